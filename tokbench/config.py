@@ -1,0 +1,365 @@
+"""Cards: the YAML declarations of tokenizers, tasks, judges, datasets and suites.
+
+A card is a pydantic model that forbids unknown fields. `extends: NAME` starts from another card of the same
+folder; mappings are merged, everything else is replaced. A mistake is reported as `file:line: field`.
+"""
+
+from __future__ import annotations
+
+from fractions import Fraction
+from pathlib import Path
+from typing import Annotated, Any, Literal, TypeVar
+
+import yaml
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    PlainSerializer,
+    ValidationError,
+    model_validator,
+)
+
+from tokbench.errors import CardError
+from tokbench.types import Capability, GlobalSpec, Role, StreamSpec
+
+__all__ = [
+    "AnyCard",
+    "Card",
+    "DatasetCard",
+    "GlobalDecl",
+    "JudgeCard",
+    "StreamDecl",
+    "SuiteCard",
+    "TaskCard",
+    "TokenizerCard",
+    "Weights",
+    "load_card",
+    "parse_card",
+]
+
+
+def _fraction(value: object) -> Fraction:
+    if isinstance(value, float):
+        raise ValueError('write a non-integer rate as a fraction, for instance "25/2"')
+    if isinstance(value, int | str | Fraction):
+        return Fraction(value)
+    raise ValueError("must be an integer or a fraction in quotes")
+
+
+Rate = Annotated[Fraction, BeforeValidator(_fraction), PlainSerializer(str, return_type=str)]
+"""A rate in Hz, exact: `50` or `"22050/1024"`."""
+
+
+class Strict(BaseModel):
+    """Base of everything read from a card: immutable, and an unknown field is an error."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, arbitrary_types_allowed=True)
+
+
+class Card(Strict):
+    """What every card has."""
+
+    name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._+-]*$")
+    summary: str
+    """One sentence for `tokbench list`."""
+    notes: tuple[str, ...] = ()
+    """What a reader must know before trusting a number."""
+    requires: str | None = None
+    """The extra of `pip install "tokbench[...]"` that brings what it needs beyond the core."""
+    url: str | None = None
+    citation: str | None = None
+
+
+class Weights(Strict):
+    """Where pretrained weights come from, and how they are recognised."""
+
+    source: Literal["package", "hub", "file", "repository"]
+    """`package`: inside an installed package; `hub`: Hugging Face; `file`: an address; `repository`: in tokbench."""
+    location: str
+    """Package name, hub repository id, address, or path inside tokbench."""
+    revision: str | None = None
+    files: dict[str, str] = {}
+    """File name -> sha256, empty string where it is not known."""
+    fallback: str | None = None
+    """Hub repository with the original, used when the package is absent."""
+    licence: str
+    licence_url: str | None = None
+
+
+class StreamDecl(Strict):
+    """A stream as written on a card; `spec` is the value used by code."""
+
+    name: str
+    kind: Literal["codes", "latent"] = "codes"
+    rate_hz: Rate
+    vocab: int | None = Field(default=None, gt=0)
+    dim: int | None = Field(default=None, gt=0)
+    role: Role = "mixed"
+    levels: tuple[int, ...] | None = None
+
+    @model_validator(mode="after")
+    def _complete(self) -> StreamDecl:
+        if self.kind == "codes" and self.vocab is None:
+            raise ValueError("a stream of codes needs 'vocab'")
+        if self.kind == "latent" and self.dim is None:
+            raise ValueError("a latent stream needs 'dim'")
+        return self
+
+    @property
+    def spec(self) -> StreamSpec:
+        """The stream as a plain value."""
+        return StreamSpec(self.name, self.kind, self.rate_hz, self.vocab, self.dim, self.role, self.levels)
+
+
+class GlobalDecl(Strict):
+    """A per-utterance vector as written on a card."""
+
+    name: str
+    dim: int = Field(gt=0)
+    bits_per_dim: int = Field(default=16, gt=0)
+
+    @property
+    def spec(self) -> GlobalSpec:
+        """The global as a plain value."""
+        return GlobalSpec(self.name, self.dim, self.bits_per_dim)
+
+
+class TokenizerCard(Card):
+    """A tokenizer: the adapter, its parameters, and everything a table needs to know without loading it."""
+
+    adapter: str = Field(pattern=r"^[\w.]+:\w+$")
+    """`module:Class` of the adapter, a subclass of `tokbench.tokenizers.base.Tokenizer`."""
+    family: str
+    """For grouping in lists and tables, for instance "k-means units"."""
+    capabilities: tuple[Capability, ...]
+    streams: tuple[StreamDecl, ...]
+    globals: tuple[GlobalDecl, ...] = ()
+    input_rate: int = Field(gt=0)
+    output_rate: int | None = Field(default=None, gt=0)
+    """None: encode-only."""
+    batching: Literal["none", "equal-length", "masked"] = "none"
+    max_seconds: float | None = None
+    """Longer input is refused by the adapter; None: any length."""
+    min_samples: int = Field(default=1, ge=1)
+    """Shorter input is padded with zeros."""
+    deterministic: bool = True
+    causal: bool = False
+    anchor: Literal["ceiling", "floor"] | None = None
+    """Anchors frame the table and take no part in the ranking."""
+    decoder: str | None = None
+    """One sentence on what turns tokens into audio."""
+    parameters: int | None = None
+    """Number of weights, None where there are none."""
+    weights: Weights | None = None
+    trained_on: tuple[str, ...] = ()
+    """Datasets it has seen; an evaluation on one of them is marked as contaminated."""
+    languages: tuple[str, ...] = ()
+    licence: str
+    params: dict[str, Any] = {}
+    """Read by the adapter alone."""
+    proven: str | None = None
+    """What has been shown about this port, how, and what only a real checkpoint can show."""
+
+    @model_validator(mode="after")
+    def _consistent(self) -> TokenizerCard:
+        if ("decode" in self.capabilities) != (self.output_rate is not None):
+            raise ValueError("'output_rate' must be given exactly where 'decode' is a capability")
+        kinds = {stream.kind for stream in self.streams}
+        wanted = ({"discrete"} if "codes" in kinds else set()) | ({"continuous"} if "latent" in kinds else set())
+        if set(self.capabilities) & {"discrete", "continuous"} != wanted:
+            raise ValueError(
+                f"capabilities must contain exactly {sorted(wanted)} of discrete and continuous, as the streams are"
+            )
+        if "swap_global" in self.capabilities and not self.globals:
+            raise ValueError("'swap_global' needs at least one entry in 'globals'")
+        return self
+
+    @property
+    def stream_specs(self) -> tuple[StreamSpec, ...]:
+        """The streams as plain values."""
+        return tuple(stream.spec for stream in self.streams)
+
+    @property
+    def global_specs(self) -> tuple[GlobalSpec, ...]:
+        """The globals as plain values."""
+        return tuple(entry.spec for entry in self.globals)
+
+
+class JudgeCard(Card):
+    """A judge; its name is the label inside metric names."""
+
+    kind: Literal["asr", "speaker", "mos", "pitch"]
+    adapter: str = Field(pattern=r"^[\w.]+:\w+$")
+    input_rate: int = Field(gt=0)
+    weights: Weights | None = None
+    licence: str
+    params: dict[str, Any] = {}
+
+
+class Archive(Strict):
+    """One official download of a corpus."""
+
+    url: str
+    sha256: str = Field(pattern=r"^[0-9a-f]{64}$|^$")
+    """Empty where no official sha256 is known; then `md5` must be given."""
+    md5: str | None = None
+    size: int | None = None
+    split: str
+
+
+class DatasetCard(Card):
+    """A corpus: its reader, its splits and where it is fetched."""
+
+    reader: str
+    """Name in `tokbench.data.corpora.READERS`."""
+    location: str | None = None
+    """Folder inside the package for an embedded corpus; None where the user names the folder."""
+    splits: tuple[str, ...] = ()
+    archives: tuple[Archive, ...] = ()
+    language: str = "en"
+    synthetic: bool = False
+    """Synthetic speech: every page that shows it says so."""
+    licence: str
+    params: dict[str, Any] = {}
+
+
+class TaskCard(Card):
+    """A task: protocol, data, judges, metrics, seeds."""
+
+    title: str
+    protocol: str = Field(pattern=r"^[\w.]+:\w+$")
+    """`module:Class` of the protocol."""
+    version: int = 1
+    """Raised whenever numbers stop being comparable; results of different versions never share a column."""
+    needs: tuple[Capability, ...] = ()
+    """A tokenizer without one of these gets `NotApplicable`."""
+    data: tuple[str, ...]
+    judges: tuple[str, ...] = ()
+    metrics: tuple[str, ...] = ()
+    """Names in print order, without judges; empty: all that the protocol makes."""
+    headline: tuple[str, ...] = ()
+    """The few that go on the front page."""
+    seeds: tuple[int, ...] = (0,)
+    samples: int = 6
+    """How many utterances are kept to listen to."""
+    params: dict[str, Any] = {}
+
+
+class SuiteCard(Card):
+    """A suite: tasks with their settings, and the tokenizers that `--all-tokenizers` means."""
+
+    title: str
+    tasks: tuple[str, ...]
+    tokenizers: tuple[str, ...]
+    data: dict[str, tuple[str, ...]] = {}
+    """Task -> datasets, where they differ from the task card's."""
+    judges: dict[str, tuple[str, ...]] = {}
+    """Task -> judges, where they differ from the task card's."""
+    params: dict[str, dict[str, Any]] = {}
+    """Task -> protocol parameters merged over the task card's."""
+
+
+AnyCard = TypeVar("AnyCard", bound=Card)
+
+_Lines = dict[tuple[str | int, ...], int]
+
+
+def load_card(path: Path, kind: type[AnyCard], *, values: dict[str, str] | None = None) -> AnyCard:
+    """Read, extend and validate one card.
+
+    Args:
+        path: the YAML file; `extends: NAME` is looked up as `NAME.yaml` beside it.
+        kind: the card model.
+        values: replacements for `${key}` in a pattern card's strings.
+
+    Raises:
+        CardError: with `file:line: field` and the reason.
+    """
+    data, lines = _read(path, values or {}, seen=())
+    return parse_card(data, kind, path=path, lines=lines)
+
+
+def parse_card(data: dict[str, Any], kind: type[AnyCard], *, path: Path, lines: _Lines | None = None) -> AnyCard:
+    """Validate a mapping as a card; `path` and `lines` serve the error message."""
+    data = {key: value for key, value in data.items() if key not in ("extends", "pattern")}
+    try:
+        return kind.model_validate(data)
+    except ValidationError as error:
+        first = error.errors()[0]
+        field = tuple(part for part in first["loc"] if isinstance(part, str | int))
+        line = _nearest_line(field, lines or {})
+        message = str(first["msg"]).removeprefix("Value error, ")
+        name = ".".join(str(part) for part in field) or "card"
+        hint = None
+        if first["type"] == "extra_forbidden":
+            from difflib import get_close_matches
+
+            close = get_close_matches(str(field[-1]), list(kind.model_fields), n=1)
+            message = "is not a field of this card"
+            hint = f"Did you mean '{close[0]}'?" if close else f"Fields: {', '.join(sorted(kind.model_fields))}"
+        raise CardError(message, where=f"{path}:{line}: {name}", hint=hint) from None
+
+
+def _nearest_line(field: tuple[str | int, ...], lines: _Lines) -> int:
+    while field:
+        if field in lines:
+            return lines[field]
+        field = field[:-1]
+    return 1
+
+
+def _read(path: Path, values: dict[str, str], *, seen: tuple[Path, ...]) -> tuple[dict[str, Any], _Lines]:
+    if path in seen:
+        raise CardError("extends itself", where=f"{path}:1: extends")
+    try:
+        text = path.read_text(encoding="utf-8")
+    except OSError as error:
+        raise CardError(f"cannot be read ({error.strerror})", where=str(path)) from None
+    for key, value in values.items():
+        text = text.replace("${" + key + "}", value)
+    try:
+        node = yaml.compose(text, Loader=yaml.CSafeLoader)
+        data = yaml.load(text, Loader=yaml.CSafeLoader)
+    except yaml.YAMLError as error:
+        mark = getattr(error, "problem_mark", None)
+        line = mark.line + 1 if mark else 1
+        raise CardError(f"is not YAML ({getattr(error, 'problem', error)})", where=f"{path}:{line}") from None
+    if not isinstance(data, dict) or node is None:
+        raise CardError("must be a mapping of fields", where=f"{path}:1")
+    lines: _Lines = {}
+    _collect_lines(node, (), lines)
+    parent_name = data.get("extends")
+    if parent_name is None:
+        return data, lines
+    parent_path = path.with_name(f"{parent_name}.yaml")
+    if not parent_path.is_file():
+        names = ", ".join(sorted(p.stem for p in path.parent.glob("*.yaml") if p != path))
+        raise CardError(
+            f"there is no '{parent_name}.yaml' beside this card",
+            where=f"{path}:{lines.get(('extends',), 1)}: extends",
+            hint=f"There are {names}",
+        )
+    parent, _ = _read(parent_path, values, seen=(*seen, path))
+    return _merge(parent, data), lines
+
+
+def _merge(base: dict[str, Any], over: dict[str, Any]) -> dict[str, Any]:
+    merged = dict(base)
+    for key, value in over.items():
+        old = merged.get(key)
+        merged[key] = _merge(old, value) if isinstance(old, dict) and isinstance(value, dict) else value
+    return merged
+
+
+def _collect_lines(node: yaml.Node, prefix: tuple[str | int, ...], lines: _Lines) -> None:
+    if isinstance(node, yaml.MappingNode):
+        for key, value in node.value:
+            here = (*prefix, str(key.value))
+            lines[here] = key.start_mark.line + 1
+            _collect_lines(value, here, lines)
+    elif isinstance(node, yaml.SequenceNode):
+        for index, value in enumerate(node.value):
+            lines[(*prefix, index)] = value.start_mark.line + 1
+            _collect_lines(value, (*prefix, index), lines)

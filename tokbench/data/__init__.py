@@ -1,0 +1,1 @@
+"""Datasets: manifests, readers of official layouts, downloads, fingerprints, alignments, the embedded corpus."""

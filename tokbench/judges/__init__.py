@@ -1,0 +1,1 @@
+"""Pretrained scorers with an identity: speech recognition, speakers, pitch, opinion scores."""

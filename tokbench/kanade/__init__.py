@@ -1,0 +1,1 @@
+"""Kanade itself: nets, features, vocoders and training."""

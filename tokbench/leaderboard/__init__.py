@@ -1,0 +1,1 @@
+"""Tables, charts and static pages made from results."""

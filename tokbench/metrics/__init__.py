@@ -1,0 +1,1 @@
+"""Pure numeric code: components, then a reduce; imports numpy and scipy only, never a tokenizer."""
