@@ -42,7 +42,7 @@ __all__ = [
 
 def _fraction(value: object) -> Fraction:
     if isinstance(value, float):
-        raise ValueError('write a non-integer rate as a fraction, for instance "25/2"')
+        raise ValueError('write a non-integer rate as a fraction, for instance "25/2"')  # noqa: TRY004
     if isinstance(value, int | str | Fraction):
         return Fraction(value)
     raise ValueError("must be an integer or a fraction in quotes")

@@ -103,8 +103,8 @@ def names(kind: type[Card]) -> list[str]:
 def find_card(kind: type[AnyCard], name: str) -> AnyCard:
     """The card called `name`: `name.yaml`, or a pattern card whose pattern the name matches.
 
-    A pattern card is a file such as `resample-{rate}.yaml`; `{rate}` matches letters, digits and dots, and replaces `${rate}`
-    in the file's text.
+    A pattern card is a file such as `resample-{rate}.yaml`; `{rate}` matches letters, digits and dots, and replaces
+    `${rate}` in the file's text.
 
     Raises:
         UnknownName: with the closest names.
