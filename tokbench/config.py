@@ -213,7 +213,7 @@ class DatasetCard(Card):
     """A corpus: its reader, its splits and where it is fetched."""
 
     reader: str
-    """Name in `tokbench.data.corpora.READERS`."""
+    """Name in `tokbench.data.readers.READERS`."""
     location: str | None = None
     """Folder inside the package for an embedded corpus; None where the user names the folder."""
     splits: tuple[str, ...] = ()
