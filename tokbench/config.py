@@ -22,7 +22,7 @@ from pydantic import (
 )
 
 from tokbench.errors import CardError
-from tokbench.types import Capability, GlobalSpec, Role, StreamSpec
+from tokbench.streams import Capability, GlobalSpec, Role, StreamSpec
 
 __all__ = [
     "AnyCard",

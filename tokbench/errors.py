@@ -119,6 +119,9 @@ class TrackingError(TokbenchError):
 class ItemError(TokbenchError):
     """One utterance cannot be processed; becomes a failed row and makes the run partial."""
 
+    stage: str | None = None
+    """Where it happened: "read", "encode", "decode", "judge", "score"; filled in by the workbench."""
+
 
 class AudioError(ItemError, UserError):
     """Audio that cannot be used: empty, truncated, not audio, or with NaN or infinite samples."""

@@ -12,7 +12,7 @@ from typing import Any, Literal
 from pydantic import BaseModel, ConfigDict, Field
 
 from tokbench.config import JudgeCard, TaskCard, TokenizerCard
-from tokbench.types import Direction
+from tokbench.streams import Direction
 
 __all__ = ["Coverage", "DatasetRecord", "Estimate", "Failure", "Manifest", "Result", "SampleClip", "TableFile"]
 
