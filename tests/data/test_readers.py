@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import csv
 import os
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 from unittest.mock import patch
 
 import numpy as np
@@ -451,7 +453,7 @@ def test_order_does_not_depend_on_the_file_system(
     random = np.random.default_rng(seed)
     walk = os.walk
 
-    def shuffled(top: Path, **options: bool):  # type: ignore[no-untyped-def]
+    def shuffled(top: Path, **options: Any) -> Iterator[tuple[str, list[str], list[str]]]:
         for current, folders, files in walk(top, **options):
             random.shuffle(folders)
             random.shuffle(files)
