@@ -61,9 +61,6 @@ class NotResampled:
         raise NotApplicable(f"{self.formula}: not a function of resampled items")
 
 
-_PAGE = "tokbench documentation, bit-rate accounting"
-
-
 def _metric(
     name: str,
     unit: str,
@@ -72,7 +69,7 @@ def _metric(
     title: str,
     description: str,
     *,
-    source: str = _PAGE,
+    source: str = "",
     scale: float = 1.0,
 ) -> Metric:
     inner = reduce.inner if isinstance(reduce, Exp2Ratio) else reduce
@@ -80,7 +77,7 @@ def _metric(
     return Metric(name, unit, direction, components, reduce, title, source, scale, description)
 
 
-def _rate(name: str, title: str, description: str, *, source: str = _PAGE) -> Metric:
+def _rate(name: str, title: str, description: str, *, source: str = "") -> Metric:
     reduce = Ratio(name.replace("bps_", "bits_"), "seconds")
     return _metric(name, "bit/s", "lower", reduce, title, description, source=source)
 
