@@ -36,6 +36,7 @@ __all__ = [
     "names",
     "package_folder",
     "set_extra_paths",
+    "template_card",
 ]
 
 KINDS: dict[type[Card], str] = {
@@ -46,13 +47,13 @@ KINDS: dict[type[Card], str] = {
     TaskCard: "task",
 }
 
-_extra_paths: tuple[Path, ...] = ()
+extra_paths: tuple[Path, ...] = ()
 _T = TypeVar("_T")
 
 
 def set_extra_paths(paths: tuple[Path, ...]) -> None:
     """Search these folders first; the command line's `--path`."""
-    global _extra_paths  # noqa: PLW0603 - one process, one command line
+    global extra_paths  # noqa: PLW0603 - one process, one command line
     for path in paths:
         if not path.is_dir():
             raise CardError(
@@ -60,7 +61,7 @@ def set_extra_paths(paths: tuple[Path, ...]) -> None:
                 where=str(path),
                 hint="--path takes a folder that holds tokenizers/, tasks/ and so on",
             )
-    _extra_paths = paths
+    extra_paths = paths
     _files.cache_clear()
 
 
@@ -72,7 +73,7 @@ def package_folder(name: str) -> Path:
 
 def content_folders() -> Iterator[Path]:
     """Every folder that may hold cards, the user's first."""
-    yield from _extra_paths
+    yield from extra_paths
     for entry in os.environ.get("TOKBENCH_PATH", "").split(os.pathsep):
         if entry:
             yield Path(entry)
@@ -125,6 +126,12 @@ def find_card(kind: type[AnyCard], name: str) -> AnyCard:
     if card.name != name:
         raise CardError(f"is '{card.name}', but the file is called '{name}'", where=f"{files.get(name, name)}: name")
     return card
+
+
+def template_card(kind: type[AnyCard], name: str) -> AnyCard:
+    """The card behind a listed name; a pattern card is read with 1 for each of its holes."""
+    path = _files(KINDS[kind])[name]
+    return load_card(path, kind, values=dict.fromkeys(re.findall(r"\{(\w+)\}", name), "1"))
 
 
 def _pattern(stem: str) -> str:

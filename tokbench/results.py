@@ -93,6 +93,8 @@ class Manifest(_Record):
     """Version, CUDA, GPU name and precision flags; empty where torch was not used."""
     attention: str | None = None
     seeds: list[int]
+    draws: int
+    """Bootstrap draws."""
     argv: list[str]
     started: str
     """UTC, ISO 8601."""

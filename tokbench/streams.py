@@ -1,4 +1,7 @@
-"""What a tokenizer declares about its output: streams, globals, capabilities. No numpy, so that listing cards is instant."""
+"""What a tokenizer declares about its output: streams, globals, capabilities.
+
+No numpy here, so that listing cards is instant.
+"""
 
 from __future__ import annotations
 

@@ -1,0 +1,151 @@
+"""The protocol contract: which items a task measures, how a shard of them is measured, and what is estimated.
+
+A protocol reads like the methods section of a paper. `measure` runs in a worker on a shard of items and returns rows;
+`estimates` runs once, on all rows, and depends on nothing else, so that an audit can repeat it.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, ClassVar
+
+from tokbench.config import JudgeCard, TaskCard, TokenizerCard
+from tokbench.data.dataset import Dataset, Utterance
+from tokbench.errors import ItemError, NotApplicable, UndefinedMetric
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from tokbench.bench import Bench
+    from tokbench.metrics.base import Metric
+    from tokbench.results import Estimate
+
+__all__ = ["Components", "Item", "Protocol", "Row", "Shard", "Take", "failed_row"]
+
+Row = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Item:
+    """What one row is about: an utterance, or a pair of them.
+
+    Attributes:
+        id: unique in the task.
+        utterances: by role, for instance {"utterance": ...} or {"source": ..., "reference": ...}.
+        cluster: what the bootstrap resamples, normally the speaker.
+    """
+
+    id: str
+    utterances: dict[str, Utterance]
+    cluster: str
+
+    def describe(self) -> dict[str, Any]:
+        """Everything about the item that decides its row, for store keys."""
+        return {
+            "id": self.id,
+            "cluster": self.cluster,
+            "utterances": {
+                role: [u.id, u.speaker, u.text, u.gender, u.chapter, u.pcm_sha256]
+                for role, u in self.utterances.items()
+            },
+        }
+
+
+@dataclass(frozen=True)
+class Take:
+    """A clip to listen to."""
+
+    item: str
+    kind: str
+    flac: bytes
+    text: str | None = None
+    transcript: str | None = None
+
+
+@dataclass
+class Shard:
+    """What measuring some items gave: rows by table, and clips."""
+
+    tables: dict[str, list[Row]] = field(default_factory=dict)
+    takes: list[Take] = field(default_factory=list)
+
+
+class Components:
+    """Builds one row: components of metrics, or the reason why one has no value for this item."""
+
+    def __init__(self, row: Row) -> None:
+        self.row = row
+
+    def add(
+        self, metrics: Sequence[Metric], compute: Callable[[], Mapping[str, float]], *, judge: str | None = None
+    ) -> None:
+        """Call `compute` and add its components; `UndefinedMetric` becomes the reason of the metrics.
+
+        Args:
+            metrics: what the components belong to.
+            compute: gives components under their plain names.
+            judge: put in brackets behind each component's name.
+        """
+        try:
+            made = compute()
+        except UndefinedMetric as reason:
+            self.missing(metrics, reason.what)
+            return
+        self.row |= {f"{name}[{judge}]" if judge else name: float(value) for name, value in made.items()}
+
+    def missing(self, metrics: Sequence[Metric], reason: str) -> None:
+        """Record why the metrics have no value here."""
+        for metric in metrics:
+            self.row |= {component: float("nan") for component in metric.components}
+            self.row[f"why[{metric.name}]"] = reason
+
+
+class Protocol(ABC):
+    """How a task is measured.
+
+    Args:
+        task: the card.
+        judges: cards of the judges in use, by name.
+        params: the card's parameters with the suite's and the command line's merged over them.
+        seed: decides every draw the protocol makes.
+    """
+
+    code_modules: ClassVar[tuple[str, ...]] = ()
+    """Modules whose code decides the rows; hashed into store keys."""
+    estimate_modules: ClassVar[tuple[str, ...]] = ("tokbench.stats",)
+    """Modules whose code decides the estimates."""
+
+    def __init__(self, task: TaskCard, judges: Mapping[str, JudgeCard], params: Mapping[str, Any], seed: int) -> None:
+        self.task = task
+        self.judges = dict(judges)
+        self.params = dict(params)
+        self.seed = seed
+
+    def check(self, card: TokenizerCard) -> None:
+        """Raise `NotApplicable` where the tokenizer lacks what the task needs."""
+        missing = [need for need in self.task.needs if need not in card.capabilities]
+        if missing:
+            raise NotApplicable(f"{card.name} lacks {' and '.join(missing)}, which {self.task.name} needs")
+
+    def items(self, dataset: Dataset) -> list[Item]:
+        """What is measured, in a fixed order; every utterance by default."""
+        return [Item(u.id, {"utterance": u}, u.speaker) for u in dataset.utterances]
+
+    @abstractmethod
+    def measure(self, bench: Bench, items: Sequence[Item], *, keep: frozenset[str]) -> Shard:
+        """Measure a shard; clips are kept for the item ids in `keep`."""
+
+    @abstractmethod
+    def estimates(self, tables: Mapping[str, pd.DataFrame], card: TokenizerCard, *, draws: int) -> list[Estimate]:
+        """Numbers with intervals, from the rows alone."""
+
+    def judge_of(self, kind: str) -> list[str]:
+        """Names of the judges of one kind, in the order of the card."""
+        return [name for name, card in self.judges.items() if card.kind == kind]
+
+
+def failed_row(item: Item, error: ItemError) -> Row:
+    """The row of an item that could not be processed."""
+    return {"id": item.id, "speaker": item.cluster, "error": str(error), "stage": error.stage or "score"}

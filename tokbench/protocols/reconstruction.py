@@ -1,0 +1,244 @@
+"""Reconstruction: what survives the way into tokens and back, and what it costs in bits.
+
+Original and decoded audio are brought to 16 kHz by one resampler and cut to the shorter length; no other alignment and
+no loudness change. Each judge hears both. Intrusive metrics compare the waves, the rest compares the evidence.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from functools import partial
+from types import ModuleType
+from typing import TYPE_CHECKING, ClassVar
+
+import numpy as np
+
+from tokbench.audio import to_flac
+from tokbench.bench import Bench, Clip
+from tokbench.config import TokenizerCard
+from tokbench.errors import ItemError
+from tokbench.judges.base import Evidence
+from tokbench.metrics import duration, intelligibility, mos, pesq, pitch, speaker, spectral, wer
+from tokbench.metrics.align import cut_to_shorter
+from tokbench.metrics.base import Metric
+from tokbench.metrics.tokens import token_estimates, token_rows
+from tokbench.protocols.base import Components, Item, Protocol, Row, Shard, Take, failed_row
+from tokbench.stats import estimate
+from tokbench.types import Encoded
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from tokbench.results import Estimate
+
+__all__ = ["METRIC_RATE", "Reconstruction"]
+
+METRIC_RATE = 16000
+"""Rate in Hz at which waves are compared; PESQ wide band and STOI are defined there."""
+
+
+class Reconstruction(Protocol):
+    """Encode, decode, judge, compare; and account for the tokens."""
+
+    code_modules: ClassVar[tuple[str, ...]] = (
+        "tokbench.bench",
+        "tokbench.metrics.duration",
+        "tokbench.metrics.intelligibility",
+        "tokbench.metrics.mos",
+        "tokbench.metrics.pesq",
+        "tokbench.metrics.pitch",
+        "tokbench.metrics.speaker",
+        "tokbench.metrics.spectral",
+        "tokbench.metrics.tokens",
+        "tokbench.metrics.wer",
+    )
+    estimate_modules: ClassVar[tuple[str, ...]] = (
+        *code_modules, "tokbench.stats", "tokbench.metrics.base", "tokbench.metrics.bitrate", "tokbench.metrics.coder",
+    )  # fmt: skip
+
+    def measure(self, bench: Bench, items: Sequence[Item], *, keep: frozenset[str]) -> Shard:
+        """Rows of table "items" (audio) and "tokens" (bit rate)."""
+        utterances = [item.utterances["utterance"] for item in items]
+        shard = Shard()
+        originals = bench.clips(utterances)
+        encoded, decoded = bench.reconstruct(utterances)
+        if encoded is not None:
+            shard.tables["tokens"] = self._token_rows(items, encoded, bench.tokenizer.card)
+        if decoded is None:
+            shard.tables["items"] = [
+                failed_row(item, tokens) if isinstance(tokens, ItemError) else {"id": item.id, "speaker": item.cluster}
+                for item, tokens in zip(items, encoded or [], strict=True)
+            ]
+            return shard
+        card = bench.tokenizer.card
+        nothing: list[Encoded | ItemError | None] = [None] * len(items)
+        pairs = [
+            _pair(original, copy, tokens, card)
+            for original, copy, tokens in zip(originals, decoded, encoded or nothing, strict=True)
+        ]
+        references = [pair if isinstance(pair, ItemError) else pair[0] for pair in pairs]
+        copies = [pair if isinstance(pair, ItemError) else pair[1] for pair in pairs]
+        evidence = {name: (bench.judge(name, references), bench.judge(name, copies)) for name in self.judges}
+        rows = shard.tables["items"] = []
+        for index, (item, pair) in enumerate(zip(items, pairs, strict=True)):
+            heard: dict[str, tuple[Evidence, Evidence]] = {}
+            error = pair if isinstance(pair, ItemError) else None
+            for name, (before, after) in evidence.items():
+                one, two = before[index], after[index]
+                if isinstance(one, ItemError) or isinstance(two, ItemError):
+                    error = error or (one if isinstance(one, ItemError) else two)  # type: ignore[assignment]
+                else:
+                    heard[name] = (one, two)
+            if error is not None or isinstance(pair, ItemError):
+                rows.append(failed_row(item, error or pair))  # type: ignore[arg-type]
+                continue
+            rows.append(self._measure_pair(item, *pair, heard))
+            if item.id in keep:
+                shard.takes += self._takes(item, pair[0], pair[1], rows[-1])
+        return shard
+
+    def estimates(self, tables: Mapping[str, pd.DataFrame], card: TokenizerCard, *, draws: int) -> list[Estimate]:
+        """Audio metrics over table "items", token statistics over table "tokens"."""
+        made: list[Estimate] = []
+        items = tables["items"]
+        if "decode" in card.capabilities:
+            made = [
+                estimate(metric, items, draws=draws, seed=self.seed)
+                for metric in self.metrics()
+                if any(component in items.columns for component in metric.components)
+            ]
+        tokens = tables.get("tokens")
+        if tokens is not None and len(tokens):
+            made += token_estimates(tokens, card, draws=draws, seed=self.seed)
+        headline = set(self.task.headline)
+        for one in made:
+            one.headline = one.metric in headline or one.metric.partition("[")[0] in headline
+        return made
+
+    def metrics(self) -> list[Metric]:
+        """The metrics of table "items", in print order."""
+        chosen: list[Metric] = []
+        for name in self.judge_of("asr"):
+            chosen += [metric.of(name) for metric in wer.METRICS]
+        for name in self.judge_of("speaker"):
+            chosen += [metric.of(name) for metric in speaker.METRICS]
+        chosen += [*intelligibility.METRICS, *pesq.METRICS, *spectral.METRICS]
+        for name in self.judge_of("pitch"):
+            chosen += [metric.of(name) for metric in pitch.METRICS]
+        for name in self.judge_of("mos"):
+            chosen += [
+                metric for metric in mos.METRICS if metric.name.startswith(name.partition("-")[0].rstrip("0123456789"))
+            ]
+        return [*chosen, *duration.METRICS]
+
+    def _measure_pair(
+        self, item: Item, reference: Clip, copy: Clip, length: int, heard: Mapping[str, tuple[Evidence, Evidence]]
+    ) -> Row:
+        text = item.utterances["utterance"].text
+        row = Components({"id": item.id, "speaker": item.cluster, "text": text, "error": None, "stage": None})
+        before, after = reference.wave, copy.wave
+        row.add(duration.METRICS, lambda: duration.duration(len(before), length))
+        row.add(_named(intelligibility, "stoi"), lambda: intelligibility.stoi(before, after, rate=METRIC_RATE))
+        row.add(_named(intelligibility, "estoi"), lambda: intelligibility.estoi(before, after, rate=METRIC_RATE))
+        row.add(_named(pesq, "pesq_wb"), lambda: pesq.pesq_wb(before, after))
+        row.add(_named(pesq, "pesq_nb"), lambda: pesq.pesq_nb(before, after))
+        for metric in spectral.METRICS:
+            function = getattr(spectral, metric.name)
+            row.add((metric,), partial(function, before, after))
+        for name, (original, decoded) in heard.items():
+            _JUDGED[self.judges[name].kind](row, name, original, decoded, text, self.normaliser)
+        return row.row
+
+    @property
+    def normaliser(self) -> str:
+        """Name of the text normaliser, applied to both sides."""
+        return str(self.params.get("normaliser", "whisper-english"))
+
+    def _token_rows(
+        self, items: Sequence[Item], encoded: Sequence[Encoded | ItemError], card: TokenizerCard
+    ) -> list[Row]:
+        good = [(item, tokens) for item, tokens in zip(items, encoded, strict=True) if isinstance(tokens, Encoded)]
+        return token_rows([i.id for i, _ in good], [i.cluster for i, _ in good], [t for _, t in good], card.input_rate)
+
+    def _takes(self, item: Item, reference: Clip, copy: Clip, row: Row) -> list[Take]:
+        asr = next(iter(self.judge_of("asr")), None)
+        return [
+            Take(item.id, kind, to_flac(clip.wave, clip.rate), row["text"], row.get(f"{column}[{asr}]"))
+            for kind, clip, column in (
+                ("original", reference, "transcript_original"),
+                ("decoded", copy, "transcript"),
+            )
+        ]
+
+
+def _pair(
+    original: Clip | ItemError, decoded: Clip | ItemError, tokens: Encoded | ItemError | None, card: TokenizerCard
+) -> tuple[Clip, Clip, int] | ItemError:
+    """Original and copy at the metric rate and of one length, and the copy's own length in samples at that rate."""
+    for part in (original, decoded, tokens):
+        if isinstance(part, ItemError):
+            return part
+    assert isinstance(original, Clip)
+    assert isinstance(decoded, Clip)
+    if isinstance(tokens, Encoded):
+        # What the tokenizer padded beyond the utterance is no part of the copy.
+        wanted = round(tokens.n_samples * decoded.rate / card.input_rate)
+        own = round(len(decoded.wave) * METRIC_RATE / decoded.rate)
+        decoded = Clip(decoded.wave[:wanted], decoded.rate)
+    else:
+        own = round(len(decoded.wave) * METRIC_RATE / decoded.rate)
+    if decoded.wave.size == 0:
+        return ItemError("the decoded audio has no samples")
+    reference, copy = original.at(METRIC_RATE), decoded.at(METRIC_RATE)
+    before, after = cut_to_shorter(reference.wave, copy.wave)
+    return (
+        Clip(reference.wave, METRIC_RATE) if len(before) == len(reference.wave) else Clip(before, METRIC_RATE),
+        Clip(after, METRIC_RATE),
+        own,
+    )
+
+
+def _named(module: ModuleType, name: str) -> tuple[Metric, ...]:
+    return tuple(metric for metric in module.METRICS if metric.name == name)
+
+
+def _recognised(
+    row: Components, judge: str, original: Evidence, decoded: Evidence, text: str | None, normaliser: str
+) -> None:
+    before, after = str(original["text"]), str(decoded["text"])
+    row.row |= {f"transcript_original[{judge}]": before, f"transcript[{judge}]": after}
+    for suffix, truth in (("", text), ("_vs_original", before)):
+        metrics = [metric.of(judge) for metric in wer.METRICS if metric.name in (f"wer{suffix}", f"cer{suffix}")]
+        if truth is None:
+            row.missing(metrics, "the utterance has no text")
+            continue
+        for metric, function in zip(metrics, (wer.word_errors, wer.character_errors), strict=True):
+            base = metric.name.partition("[")[0]
+            row.add((metric,), partial(function, truth, after, normaliser=normaliser, name=base), judge=judge)
+
+
+def _voices(
+    row: Components, judge: str, original: Evidence, decoded: Evidence, _text: str | None, _normaliser: str
+) -> None:
+    metrics = [metric.of(judge) for metric in speaker.METRICS if metric.name == "speaker_similarity"]
+    pair = (np.asarray(original["embedding"]), np.asarray(decoded["embedding"]))
+    row.add(metrics, lambda: speaker.speaker_similarity(*pair), judge=judge)
+
+
+def _pitches(
+    row: Components, judge: str, original: Evidence, decoded: Evidence, _text: str | None, _normaliser: str
+) -> None:
+    tracks = (np.asarray(original["f0"], np.float64), np.asarray(decoded["f0"], np.float64))
+    for metric in pitch.METRICS:
+        row.add((metric.of(judge),), partial(getattr(pitch, metric.name), *tracks), judge=judge)
+
+
+def _opinions(
+    row: Components, _judge: str, original: Evidence, decoded: Evidence, _text: str | None, _normaliser: str
+) -> None:
+    scores = {name: float(value) for name, value in decoded.items() if not isinstance(value, str)}
+    row.add(tuple(m for m in mos.METRICS if m.name in scores), lambda: mos.opinion_scores(scores))
+    row.row |= {f"{name}_original": value for name, value in original.items()}
+
+
+_JUDGED = {"asr": _recognised, "speaker": _voices, "pitch": _pitches, "mos": _opinions}

@@ -1,0 +1,386 @@
+"""A run: tokenizers x tasks x datasets, cut into shards, measured by an engine, collected into results.
+
+Data flows one way: plan -> jobs -> outcomes -> rows -> estimates -> result folder -> tracking. Run the same command
+again, and only what is missing is computed.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import logging
+import os
+import re
+import sys
+import uuid
+from collections import defaultdict
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from tokbench.audio import RESAMPLER
+from tokbench.bench import TokenizerHandle, judge_identity
+from tokbench.config import JudgeCard, TaskCard
+from tokbench.data.dataset import Dataset
+from tokbench.errors import DatasetError, DependencyError, NotApplicable, StoreError
+from tokbench.jobs import Job, Outcome, protocol_of
+from tokbench.manifest import git_state, machine, package_versions, started_now, torch_facts
+from tokbench.protocols.base import Item, Protocol, Row, Take
+from tokbench.results import (
+    RESULT_FILE,
+    Coverage,
+    DatasetRecord,
+    Estimate,
+    Failure,
+    Manifest,
+    Result,
+    SampleClip,
+    TableFile,
+)
+from tokbench.store.code import modules_hash
+from tokbench.store.store import Store
+from tokbench.store.units import Payload, UnitKey
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from tokbench.engines.base import Engine
+
+__all__ = ["Cell", "Options", "Prepared", "prepare_dataset", "result_folder", "run"]
+
+log = logging.getLogger("tokbench.runner")
+
+Progress = Callable[[int, int, str], None]
+"""Called with (shards done, shards in all, what was just finished)."""
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """A dataset whose audio has been identified."""
+
+    dataset: Dataset
+    record: DatasetRecord
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One tokenizer on one task on one dataset."""
+
+    tokenizer: TokenizerHandle
+    task: TaskCard
+    data: Prepared
+    judges: dict[str, JudgeCard]
+    params: dict[str, Any]
+    seed: int = 0
+
+
+@dataclass(frozen=True)
+class Options:
+    """How a run is carried out; nothing here changes a number.
+
+    Attributes:
+        store: root of the artefact store.
+        output: folder that result folders are written into.
+        device: "cpu" or "cuda".
+        shard_size: items a shard.
+        draws: bootstrap draws.
+    """
+
+    store: Path
+    output: Path
+    device: str = "cpu"
+    shard_size: int = 8
+    draws: int = 10_000
+    suite: str | None = None
+    judge_weights: dict[str, Path] = field(default_factory=dict)
+    paths: tuple[Path, ...] = ()
+
+
+def prepare_dataset(dataset: Dataset, cache: Path) -> Prepared:
+    """Identify every utterance's audio and describe the dataset; unreadable files become failed items later.
+
+    Raises:
+        DatasetError: there is no utterance.
+    """
+    from tokbench.data.fingerprint import AudioFacts, dataset_facts, dataset_fingerprint
+
+    if not dataset.utterances:
+        raise DatasetError("has no utterances", where=dataset.name)
+    facts = dataset_facts(dataset, cache)
+    known = tuple(
+        replace(u, pcm_sha256=fact.sha256) if isinstance(fact, AudioFacts) else u
+        for u, fact in zip(dataset.utterances, facts, strict=True)
+    )
+    dataset = replace(dataset, utterances=known)
+    record = DatasetRecord(
+        name=dataset.name,
+        fingerprint=dataset_fingerprint(dataset, [f.sha256 if isinstance(f, AudioFacts) else f for f in facts]),
+        utterances=len(dataset),
+        speakers=len(dataset.speakers),
+        seconds=sum(fact.seconds for fact in facts if isinstance(fact, AudioFacts)),
+        licence=dataset.licence,
+        language=dataset.language,
+        synthetic=dataset.synthetic,
+    )
+    return Prepared(dataset, record)
+
+
+def result_folder(cell: Cell, options: Options) -> Path:
+    """Where the cell's result is written: `OUTPUT/SUITE/TOKENIZER/TASK/DATASET[-SEED]`."""
+    seed = f"-seed{cell.seed}" if cell.seed else ""
+    parts = (options.suite or "adhoc", cell.tokenizer.card.name, cell.task.name, cell.data.record.name + seed)
+    return options.output.joinpath(*(re.sub(r"[^A-Za-z0-9._+-]+", "_", part).strip("_") for part in parts))
+
+
+def run(
+    cells: Sequence[Cell],
+    options: Options,
+    engine: Engine,
+    progress: Progress | None = None,
+    *,
+    skip_unavailable: bool = False,
+) -> Iterator[Result]:
+    """Measure every cell; yields each result as soon as its last shard is in, already written.
+
+    Args:
+        cells: what to measure.
+        options: how.
+        engine: where.
+        progress: called after each shard.
+        skip_unavailable: report a tokenizer whose weights or libraries are absent, and go on with the others.
+
+    Raises:
+        UserError: a tokenizer or judge cannot be loaded; what was finished before stays in the store.
+    """
+    started = started_now()
+    jobs: list[Job] = []
+    plans: dict[str, tuple[Cell, Protocol, int]] = {}
+    for index, cell in enumerate(cells):
+        protocol = protocol_of(cell.task)(cell.task, cell.judges, cell.params, cell.seed)
+        try:
+            protocol.check(cell.tokenizer.card)
+        except NotApplicable as reason:
+            yield _write(_not_applicable(cell, options, reason.what, started), cell, options, {}, [])
+            continue
+        group = str(index)
+        cell_jobs = _cut(cell, protocol, options, group)
+        plans[group] = (cell, protocol, len(cell_jobs))
+        jobs += cell_jobs
+    outcomes: dict[str, list[Outcome]] = defaultdict(list)
+    skipped: set[str] = set()
+    for done, outcome in enumerate(engine.run(jobs), start=1):
+        if outcome.error is not None:
+            if not (skip_unavailable and isinstance(outcome.error, DependencyError)):
+                raise outcome.error
+            name = outcome.job.tokenizer.spec
+            if name not in skipped:
+                skipped.add(name)
+                log.warning("%s is left out: %s", name, outcome.error)
+            continue
+        if progress is not None:
+            progress(done, len(jobs), outcome.job.name)
+        group = outcome.job.group
+        outcomes[group].append(outcome)
+        cell, protocol, expected = plans[group]
+        if len(outcomes[group]) == expected:
+            yield _collect(cell, protocol, outcomes.pop(group), options, started)
+
+
+def _cut(cell: Cell, protocol: Protocol, options: Options, group: str) -> list[Job]:
+    items = protocol.items(cell.data.dataset)
+    keep = _sample_ids(items, cell.task.samples)
+    size = options.shard_size
+    name = f"{cell.tokenizer.card.name} · {cell.task.name} · {cell.data.record.name}"
+    count = -(-len(items) // size)
+    return [
+        Job(
+            name=f"{name} · {k + 1}/{count}",
+            group=group,
+            order=k,
+            tokenizer=cell.tokenizer,
+            task=cell.task,
+            judges=cell.judges,
+            judge_weights=options.judge_weights,
+            params=cell.params,
+            seed=cell.seed,
+            items=(part := tuple(items[k * size : (k + 1) * size])),
+            keep=keep & {item.id for item in part},
+            store=options.store,
+            device=options.device,
+            paths=options.paths,
+        )
+        for k in range(count)
+    ]
+
+
+def _sample_ids(items: Sequence[Item], count: int) -> frozenset[str]:
+    """Items to listen to: evenly spread over the list, which is in speaker order in every reader."""
+    if len(items) <= count:
+        return frozenset(item.id for item in items)
+    return frozenset(items[(2 * k + 1) * len(items) // (2 * count)].id for k in range(count))
+
+
+def _collect(cell: Cell, protocol: Protocol, outcomes: list[Outcome], options: Options, started: str) -> Result:
+    import pandas as pd
+
+    outcomes.sort(key=lambda o: o.job.order)
+    rows: dict[str, list[Row]] = defaultdict(list)
+    takes: list[Take] = []
+    seconds: dict[str, float] = defaultdict(float)
+    for outcome in outcomes:
+        for table, part in outcome.shard.tables.items():
+            rows[table] += part
+        takes += outcome.shard.takes
+        if outcome.computed:
+            for stage, spent in outcome.seconds.items():
+                seconds[stage] += spent
+    tables = {name: pd.DataFrame(part) for name, part in rows.items()}
+    files = {name: _parquet(table) for name, table in tables.items()}
+    # What is published is computed from what is stored, exactly as the audit will do it.
+    tables = {name: pd.read_parquet(io.BytesIO(data)) for name, data in files.items()}
+    items = tables["items"]
+    failed = [
+        Failure(id=str(row["id"]), stage=str(row["stage"]), error=str(row["error"]))
+        for row in rows["items"]
+        if row.get("error")
+    ]
+    estimates = _estimates(cell, protocol, tables, files, options)
+    result = Result(
+        status="partial" if failed else "complete",
+        reason=None if "decode" in cell.tokenizer.card.capabilities else "encode-only: metrics of audio do not apply",
+        suite=options.suite,
+        tokenizer=cell.tokenizer.card,
+        task=cell.task,
+        dataset=cell.data.record,
+        estimates=estimates,
+        coverage=Coverage(expected=len(items), scored=len(items) - len(failed), failed=failed),
+        manifest=_manifest(cell, options, started),
+        timings=dict(seconds),
+    )
+    return _write(result, cell, options, files, takes)
+
+
+def _rows_in(parquet: bytes) -> int:
+    from pyarrow.parquet import ParquetFile
+
+    return int(ParquetFile(io.BytesIO(parquet)).metadata.num_rows)
+
+
+def _parquet(table: pd.DataFrame) -> bytes:
+    buffer = io.BytesIO()
+    table.to_parquet(buffer, index=False)
+    return buffer.getvalue()
+
+
+def _estimates(
+    cell: Cell, protocol: Protocol, tables: dict[str, pd.DataFrame], files: dict[str, bytes], options: Options
+) -> list[Estimate]:
+    """Estimates, kept in the store: they depend on the rows and the code alone."""
+    rows = {name: hashlib.sha256(data).hexdigest() for name, data in files.items()}
+    key = UnitKey(
+        "estimate",
+        {
+            "rows": rows,
+            "code": modules_hash((type(protocol).__module__, *protocol.estimate_modules)),
+            "task": cell.task.model_dump(mode="json", include={"name", "version", "headline", "metrics"}),
+            "card": cell.tokenizer.card.model_dump(mode="json", include={"name", "streams", "globals", "capabilities"}),
+            "judges": sorted(cell.judges),
+            "draws": options.draws,
+            "seed": cell.seed,
+        },
+        f"{cell.tokenizer.card.name}: estimates of {cell.task.name}",
+    )
+    store = Store(options.store)
+    found = store.get(key)
+    if found is not None:
+        return [Estimate.model_validate(one) for one in found.record["estimates"]]
+    made = protocol.estimates(tables, cell.tokenizer.card, draws=options.draws)
+    store.put(key, Payload(record={"estimates": [one.model_dump(mode="json") for one in made]}))
+    return made
+
+
+def _manifest(cell: Cell, options: Options, started: str) -> Manifest:
+    commit, dirty = git_state()
+    from tokbench import __version__
+
+    normalisers = {str(cell.params["normaliser"])} if "normaliser" in cell.params else set()
+    return Manifest(
+        tokbench=__version__,
+        git_commit=commit,
+        git_dirty=dirty,
+        **machine(),
+        packages=package_versions(),
+        device=options.device,
+        torch=torch_facts(options.device),
+        seeds=[cell.seed],
+        draws=options.draws,
+        argv=[Path(sys.argv[0]).name, *sys.argv[1:]],
+        started=started,
+        judges=cell.judges,
+        judge_identities={
+            name: judge_identity(card, options.judge_weights.get(name))["weights"] for name, card in cell.judges.items()
+        },
+        tokenizer_weights=cell.tokenizer.weights_identity,
+        normaliser=next(iter(normalisers), None),
+        resampler=RESAMPLER,
+        params=cell.params,
+    )
+
+
+def _not_applicable(cell: Cell, options: Options, reason: str, started: str) -> Result:
+    return Result(
+        status="not_applicable",
+        reason=reason,
+        suite=options.suite,
+        tokenizer=cell.tokenizer.card,
+        task=cell.task,
+        dataset=cell.data.record,
+        estimates=[],
+        coverage=None,
+        manifest=_manifest(cell, options, started),
+    )
+
+
+def _write(result: Result, cell: Cell, options: Options, files: dict[str, bytes], takes: Sequence[Take]) -> Result:
+    folder = result_folder(cell, options)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        for name, data in files.items():
+            _replace_file(folder / f"{name}.parquet", data)
+            result.tables[name] = TableFile(
+                path=f"{name}.parquet", sha256=hashlib.sha256(data).hexdigest(), rows=_rows_in(data)
+            )
+        clips = folder / "samples"
+        if takes:
+            clips.mkdir(exist_ok=True)
+        for take in takes:
+            name = re.sub(r"[^A-Za-z0-9._-]+", "_", f"{take.item}-{take.kind}") + ".flac"
+            _replace_file(clips / name, take.flac)
+            result.samples.append(
+                SampleClip(
+                    item=take.item, kind=take.kind, path=f"samples/{name}", text=take.text, transcript=take.transcript
+                )
+            )
+        # Last, so that a folder with a result.json is complete.
+        _replace_file(folder / RESULT_FILE, result.model_dump_json(indent=1).encode())
+    except OSError as error:
+        raise StoreError(
+            f"the result cannot be written ({error.strerror})",
+            where=str(folder),
+            hint="What was computed is in the store: free some space or name another --output, then run again",
+        ) from error
+    result.folder = folder
+    return result
+
+
+def _replace_file(path: Path, data: bytes) -> None:
+    temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex}")
+    try:
+        with temporary.open("wb") as file:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+        temporary.replace(path)
+    finally:
+        temporary.unlink(missing_ok=True)
