@@ -17,6 +17,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
+import numpy.typing as npt
 
 from tokbench.errors import TokensError
 from tokbench.metrics.bitrate import Float64Array, group_starts, previous, stable_order
@@ -85,7 +86,7 @@ def code_lengths(
     uniform = np.full(x.size, 1.0 / vocab)
     unigram, _ = _backoff(dense, root, base_context, base_pair, uniform)
     experts = [uniform, unigram]
-    confidence = np.zeros(x.size, np.int64)
+    confidence = np.zeros(x.size, np.uint8)
     for chain in ([one, two], *([] if side is None else [[side, one]])):
         keys, p, context_order, pair_order = root, unigram, base_context, base_pair
         seen = np.zeros(0, np.int64)
@@ -95,7 +96,8 @@ def code_lengths(
             pair_order = stable_order([key], pair_order)
             p, seen = _backoff(dense, keys, context_order, pair_order, p)
             experts.append(p)
-        confidence = confidence * _CLASSES + np.searchsorted(_EDGES, seen, side="right")
+        confidence = confidence * np.uint8(_CLASSES) + np.searchsorted(_EDGES, seen, side="right").astype(np.uint8)
+    del keys, key, p, seen, one, two, dense, unigram, uniform, base_context, base_pair, context_order, pair_order
     return _mix(experts, confidence)
 
 
@@ -131,21 +133,35 @@ def _interpolate(own: IntArray, seen: IntArray, types: IntArray, lower: Float64A
     return np.asarray((kept + (_CONCENTRATION + _DISCOUNT * types) * lower) / (seen + _CONCENTRATION))
 
 
-def _mix(experts: Sequence[Float64Array], confidence: IntArray) -> Float64Array:
-    """Bits under the mixture; weights in a class are proportional to the product of past probabilities there."""
+def _mix(experts: list[Float64Array], confidence: npt.NDArray[np.uint8]) -> Float64Array:
+    """Bits under the mixture; weights in a class are proportional to the product of past probabilities there.
+
+    Works in place where it can, and empties `experts`: millions of PCM samples are coded by one call.
+    """
     order = stable_order([confidence])
     starts = np.flatnonzero(group_starts([confidence], order))
     lengths = np.diff(np.append(starts, order.size))
-    logs = [np.log2(p[order]) for p in experts]
-    past = []
-    for log in logs:
-        before = np.cumsum(log) - log
-        past.append(before - np.repeat(before[starts], lengths))
-    best = np.maximum.reduce(past)
-    weights = [np.exp2(p - best) for p in past]
-    mixed = sum((w * np.exp2(log) for w, log in zip(weights, logs, strict=True)), np.zeros(order.size))
+    probabilities, weights = [], []
+    while experts:
+        probabilities.append(experts.pop(0)[order])
+        log = np.log2(probabilities[-1])
+        past = np.cumsum(log)
+        past -= log
+        past -= np.repeat(past[starts], lengths)
+        weights.append(past)
+    best = weights[0].copy()
+    for past in weights[1:]:
+        np.maximum(best, past, out=best)
+    total, mixed = np.zeros(order.size), np.zeros(order.size)
+    for p in probabilities:
+        weight = weights.pop(0)
+        weight -= best
+        np.exp2(weight, out=weight)
+        total += weight
+        p *= weight
+        mixed += p
     bits = np.empty(order.size)
-    bits[order] = np.log2(np.add.reduce(weights)) - np.log2(mixed)
+    bits[order] = np.log2(total) - np.log2(mixed)
     return bits
 
 

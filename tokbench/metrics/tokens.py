@@ -287,6 +287,9 @@ def _annotate(one: Estimate, parts: Components, card: TokenizerCard) -> Estimate
     elif base in ("bps_h1", "bps_joint"):
         warning = "; fewer than 10 tokens a code: the bound is loose and may exceed the unigram entropy"
         one.note = counts + (warning if sparse else "")
+        unigram = f"bits_h0[{stream}]" if stream else "bits_h0"
+        if not sparse and one.value > float(parts.frame[unigram].sum()) / total["seconds"]:
+            one.note += "; above the unigram entropy: too few tokens a context for a tight bound"
         if base == "bps_joint" and len(usage) == 1:
             one.note += "; one stream: the held-out unigram"
     elif base == "bps_coded":
