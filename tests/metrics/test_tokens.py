@@ -267,7 +267,9 @@ def test_few_tokens_are_warned_about() -> None:
     # The interval of an entropy surrounds it, though resampled corpora hold fewer distinct codes.
     low, high = found["bps_h0"].ci95
     assert low <= found["bps_h0"].value <= high
-    assert "fewer than" not in str(figures(corpus(codes()), SINGLE)["bps_h0"].note)
+    enough = figures(corpus(codes()), SINGLE)
+    assert "fewer than" not in str(enough["bps_h0"].note)
+    assert "above the unigram entropy" in str(enough["bps_h1"].note)
 
 
 def test_one_utterance_has_values_without_intervals() -> None:
