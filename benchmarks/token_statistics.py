@@ -1,7 +1,7 @@
 """Time of the token statistics, and size of the real range coder against the ideal code length.
 
-Run: `OMP_NUM_THREADS=1 python benchmarks/token_statistics.py`. Prints CPU seconds (one thread) for a typical tokenizer (50 utterances
-of 150 tokens), for stacks of codebooks, for a continuous latent and for 16 kHz PCM over 65536 codes.
+Run: `OMP_NUM_THREADS=1 python benchmarks/token_statistics.py`. Prints CPU seconds for a typical tokenizer
+(50 utterances of 150 tokens), for stacks of codebooks, for a continuous latent and for 16 kHz PCM.
 """
 
 from __future__ import annotations
