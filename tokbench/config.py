@@ -287,7 +287,8 @@ def parse_card(data: dict[str, Any], kind: type[AnyCard], *, path: Path, lines: 
     try:
         return kind.model_validate(data)
     except ValidationError as error:
-        first = error.errors()[0]
+        # A misspelt field also leaves the right one missing: the misspelling is the news.
+        first = sorted(error.errors(), key=lambda e: e["type"] != "extra_forbidden")[0]
         field = tuple(part for part in first["loc"] if isinstance(part, str | int))
         line = _nearest_line(field, lines or {})
         message = str(first["msg"]).removeprefix("Value error, ")

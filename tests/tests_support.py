@@ -1,0 +1,42 @@
+"""A toy tokenizer that several tests use: 4-bit samples at 8 kHz, failing where it is told to."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from tokbench.errors import ItemError
+from tokbench.tokenizers.base import Tokenizer
+from tokbench.types import Encoded, Wave
+
+TOY_CARD = """\
+name: toy
+summary: Four-bit samples at 8 kHz.
+adapter: tests_support:Toy
+family: toys
+capabilities: [discrete, decode]
+streams:
+  - {name: q0, rate_hz: 8000, vocab: 8}
+input_rate: 8000
+output_rate: 8000
+licence: MIT
+"""
+
+
+class Toy(Tokenizer):
+    """Three-bit linear quantiser; `params.fail_longer_than` seconds makes it fail on long input."""
+
+    def encode(self, wavs: Sequence[Wave]) -> list[Encoded]:
+        made = []
+        for wave in wavs:
+            wave = self.prepare(wave)
+            limit = self.card.params.get("fail_longer_than")
+            if limit is not None and len(wave) > limit * self.card.input_rate:
+                raise ItemError(f"longer than {limit} s")
+            codes = np.clip(np.round((np.clip(wave, -1, 1) + 1) * 3.5), 0, 7).astype(np.int64)
+            made.append(Encoded({"q0": codes}, len(wave)))
+        return made
+
+    def decode(self, items: Sequence[Encoded], *, globals_from: Sequence[Encoded] | None = None) -> list[Wave]:
+        return [(item.streams["q0"] / 3.5 - 1).astype(np.float32) for item in items]
