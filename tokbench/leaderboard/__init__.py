@@ -1,1 +1,6 @@
-"""Tables, charts and static pages made from results."""
+"""Leaderboard: static pages, tables, charts and audio from stored results; imports neither torch nor mlflow."""
+
+from tokbench.leaderboard.load import load_results
+from tokbench.leaderboard.site import build
+
+__all__ = ["build", "load_results"]

@@ -1,0 +1,69 @@
+"""How numbers are printed: digits that the interval supports, one precision a column."""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Iterable
+from statistics import median
+
+from tokbench.results import Estimate
+
+__all__ = ["base_name", "decimals_for", "format_number", "half_width", "judge_of", "quantity", "slug"]
+
+THIN = "\N{NARROW NO-BREAK SPACE}"
+MINUS = "\N{MINUS SIGN}"
+
+
+def half_width(estimate: Estimate) -> float | None:
+    """Half the interval's length, unscaled; None without an interval."""
+    return None if estimate.ci95 is None else (estimate.ci95[1] - estimate.ci95[0]) / 2
+
+
+def decimals_for(estimates: Iterable[Estimate]) -> int:
+    """Decimals for a column: two significant digits of the median half-width, or three of the median value."""
+    found = [e for e in estimates if e.value is not None]
+    halves = [h * e.scale for e in found if (h := half_width(e)) is not None and h > 0]
+    if halves:
+        return max(0, min(4, 1 - _exponent(median(halves))))
+    sizes = [abs(e.value) * e.scale for e in found if e.value]
+    return max(0, min(4, 2 - _exponent(median(sizes)))) if sizes else 0
+
+
+def _exponent(value: float) -> int:
+    return math.floor(math.log10(value))
+
+
+def format_number(value: float, decimals: int) -> str:
+    """Fixed decimals, a real minus sign, and thin spaces from 10 000 on."""
+    text = f"{abs(value):.{decimals}f}"
+    whole, point, rest = text.partition(".")
+    if len(whole) > 4:
+        whole = re.sub(r"(?<=\d)(?=(\d{3})+$)", THIN, whole)
+    zero = not (whole + rest).strip("0" + THIN)
+    return f"{MINUS if value < 0 and not zero else ''}{whole}{point}{rest}"
+
+
+def quantity(value: float) -> str:
+    """A single number with three significant digits, for axis ends and facts."""
+    if value == 0:
+        return "0"
+    decimals = max(0, min(6, 2 - _exponent(abs(value))))
+    text = format_number(value, decimals)
+    return text.rstrip("0").rstrip(".") if "." in text else text
+
+
+def base_name(metric: str) -> str:
+    """The metric without its judge: `wer[whisper-tiny.en]` -> `wer`."""
+    return metric.partition("[")[0]
+
+
+def judge_of(metric: str) -> str | None:
+    """The judge in a metric's name, or None."""
+    _, bracket, rest = metric.partition("[")
+    return rest.rstrip("]") if bracket else None
+
+
+def slug(text: str) -> str:
+    """Letters, digits, dots and dashes only: for file names and anchors."""
+    return re.sub(r"[^A-Za-z0-9.]+", "-", text).strip("-").lower() or "x"

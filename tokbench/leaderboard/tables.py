@@ -1,0 +1,387 @@
+"""From results to tables: one table per protocol and dataset, a row per tokenizer, a column per metric and judge."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections import defaultdict
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from fractions import Fraction
+
+from tokbench.config import TaskCard
+from tokbench.leaderboard.board import Board
+from tokbench.leaderboard.load import Loaded, Refused, protocol_key
+from tokbench.leaderboard.numbers import base_name, decimals_for, format_number, half_width, judge_of, slug
+from tokbench.results import DatasetRecord, Estimate, Result
+from tokbench.types import Direction
+
+__all__ = ["Cell", "Column", "Row", "Table", "make_tables"]
+
+
+@dataclass(frozen=True)
+class Column:
+    """One metric under one judge; `id` is unique in the table and safe in anchors."""
+
+    id: str
+    metric: str
+    identity: str | None
+    title: str
+    judge: str | None
+    unit: str
+    scale: float
+    direction: Direction
+    decimals: int
+    group: str
+    headline: bool
+    rate: bool
+    latent: bool
+    stream: str | None = None
+    """The stream that it is about, where it is about one only; such columns stand on tokenizers' pages alone."""
+
+    @property
+    def base(self) -> str:
+        """The metric's name without its judge."""
+        return base_name(self.metric)
+
+
+@dataclass
+class Cell:
+    """One number, or the reason why there is none."""
+
+    column: Column
+    estimate: Estimate | None
+    reason: str | None = None
+    mark: str = ""
+    """ "best", "tied" (not separable from the best), or empty."""
+
+    @property
+    def value(self) -> float | None:
+        """The estimate's value, unscaled, or None."""
+        return self.estimate.value if self.estimate else None
+
+    @property
+    def text(self) -> str:
+        """The value as printed, without its unit."""
+        if self.value is None:
+            return "n/a"
+        return format_number(self.value * self.column.scale, self.column.decimals)
+
+    @property
+    def half(self) -> str | None:
+        """Half-width of the interval as printed, or None."""
+        width = half_width(self.estimate) if self.estimate else None
+        return None if width is None else format_number(width * self.column.scale, self.column.decimals)
+
+    @property
+    def ends(self) -> tuple[str, str] | None:
+        """Both ends of the interval as printed."""
+        if self.estimate is None or self.estimate.ci95 is None:
+            return None
+        low, high = (format_number(v * self.column.scale, self.column.decimals) for v in self.estimate.ci95)
+        return low, high
+
+
+@dataclass
+class Row:
+    """One tokenizer in one table."""
+
+    result: Result
+    index: int
+    cells: dict[str, Cell] = field(default_factory=dict)
+    contaminated: bool = False
+
+    @property
+    def name(self) -> str:
+        """The tokenizer's name."""
+        return self.result.tokenizer.name
+
+    @property
+    def slug(self) -> str:
+        """The name as used in files and anchors."""
+        return slug(self.name)
+
+    @property
+    def anchor(self) -> str | None:
+        """Its part as an anchor, "ceiling" or "floor", or None."""
+        return self.result.tokenizer.anchor
+
+    @property
+    def kind(self) -> str:
+        """What its tokens are, "discrete", "continuous", or both."""
+        found = [c for c in ("discrete", "continuous") if c in self.result.tokenizer.capabilities]
+        return " and ".join(found)
+
+    @property
+    def frame_rate(self) -> float:
+        """The fastest stream's rate in Hz."""
+        return max((float(s.rate_hz) for s in self.result.tokenizer.streams), default=0.0)
+
+    @property
+    def frame_rate_text(self) -> str:
+        """The streams' rates in Hz, each once."""
+        rates = sorted({s.rate_hz for s in self.result.tokenizer.streams})
+        shown = [_rate(rates[0]), _rate(rates[-1])] if len(rates) > 2 else [_rate(r) for r in rates]
+        return ("–" if len(rates) > 2 else ", ").join(shown) if rates else "none"
+
+    @property
+    def applicable(self) -> bool:
+        """Whether there are numbers."""
+        return self.result.status != "not_applicable"
+
+
+@dataclass
+class Table:
+    """One protocol on one dataset: everything in it may be compared."""
+
+    id: str
+    task: TaskCard
+    dataset: DatasetRecord | None
+    columns: list[Column]
+    ranked: list[Row]
+    anchors: list[Row]
+    not_run: list[str]
+    refused: list[Refused]
+    distinct: str | None = None
+    """What tells this table from another of the same task and dataset."""
+
+    @property
+    def rows(self) -> list[Row]:
+        """Ranked rows, then anchors."""
+        return self.ranked + self.anchors
+
+    @property
+    def front(self) -> list[Column]:
+        """Columns of the front page: rates, latent rates, headline metrics."""
+        whole = [c for c in self.columns if c.stream is None]
+        return (
+            [c for c in whole if c.rate]
+            + [c for c in whole if c.latent]
+            + [c for c in whole if c.headline and not c.rate and not c.latent]
+        )
+
+    @property
+    def shared(self) -> list[Column]:
+        """Columns that mean the same for every tokenizer: all but those of single streams."""
+        return [c for c in self.columns if c.stream is None]
+
+    @property
+    def groups(self) -> list[tuple[str, list[Column]]]:
+        """Shared columns by group, in the board's order."""
+        return _grouped(self.shared)
+
+    def groups_of(self, row: Row) -> list[tuple[str, list[Column]]]:
+        """Columns by group for one tokenizer's page: the shared ones, and its own streams'."""
+        return _grouped([c for c in self.columns if c.stream is None or row.cells[c.id].estimate is not None])
+
+    def column(self, base: str) -> list[Column]:
+        """Every column of a metric, one per judge."""
+        return [c for c in self.shared if c.base == base]
+
+
+def _grouped(columns: Sequence[Column]) -> list[tuple[str, list[Column]]]:
+    grouped: dict[str, list[Column]] = defaultdict(list)
+    for column in columns:
+        grouped[column.group].append(column)
+    return list(grouped.items())
+
+
+def make_tables(loaded: Loaded, board: Board) -> list[Table]:
+    """Group results into tables; nothing in one table differs in task version, data, normaliser or resampler."""
+    measured: dict[str, list[Result]] = defaultdict(list)
+    silent: list[Result] = []
+    for result in loaded.published:
+        if result.status == "not_applicable":
+            silent.append(result)
+        else:
+            measured[protocol_key(result)].append(result)
+    placed: set[int] = set()
+    for key, results in measured.items():
+        for index, result in enumerate(silent):
+            if _belongs(result, results[0]):
+                measured[key].append(result)
+                placed.add(index)
+    for index, result in enumerate(silent):
+        if index not in placed:
+            measured[protocol_key(result)].append(result)
+    order = {name: index for index, name in enumerate(board.tasks)}
+    groups = sorted(
+        measured.items(),
+        key=lambda item: (
+            order.get(item[1][0].task.name, len(order)),
+            item[1][0].task.name,
+            -item[1][0].task.version,
+            item[1][0].dataset.name if item[1][0].dataset else "",
+            -len(item[1]),
+            item[0],
+        ),
+    )
+    names = {r.tokenizer.name for r in loaded.published}
+    tables: list[Table] = []
+    taken: set[str] = set()
+    for key, results in groups:
+        first = next((r for r in results if r.status != "not_applicable"), results[0])
+        data = first.dataset.name if first.dataset else "no-data"
+        base = slug(f"{first.task.name}-{data}")
+        distinct = None
+        if base in taken:
+            base, distinct = f"{base}-{key[:6]}", _distinct(first)
+        taken.add(base)
+        columns = _columns(results, board, first.task)
+        rows = [_row(result, index, columns) for index, result in enumerate(results)]
+        tables.append(
+            Table(
+                id=base,
+                task=first.task,
+                dataset=first.dataset,
+                columns=columns,
+                ranked=_sorted([r for r in rows if r.anchor is None], columns),
+                anchors=_sorted([r for r in rows if r.anchor is not None], columns),
+                not_run=sorted(
+                    names
+                    - {r.name for r in rows}
+                    - {x.result.tokenizer.name for x in loaded.refused if _same_place(x.result, first)}
+                ),
+                refused=[x for x in loaded.refused if _same_place(x.result, first)],
+                distinct=distinct,
+            )
+        )
+    return tables
+
+
+def _belongs(result: Result, other: Result) -> bool:
+    """Whether a not-applicable result is an answer to the question of this table."""
+    if (result.task.name, result.task.version) != (other.task.name, other.task.version):
+        return False
+    return result.dataset is None or other.dataset is None or result.dataset.fingerprint == other.dataset.fingerprint
+
+
+def _same_place(result: Result, other: Result) -> bool:
+    return protocol_key(result) == protocol_key(other)
+
+
+def _distinct(result: Result) -> str:
+    data = result.dataset.fingerprint[:12] if result.dataset else "none"
+    params = hashlib.sha256(json.dumps(result.manifest.params, sort_keys=True, default=str).encode()).hexdigest()[:6]
+    return f"version {result.task.version}, data {data}, parameters {params}, normaliser {result.manifest.normaliser}"
+
+
+def _columns(results: Sequence[Result], board: Board, task: TaskCard) -> list[Column]:
+    """The union of the results' metrics, split where one judge's name stands for two identities."""
+    found: dict[tuple[str, str | None], list[Estimate]] = {}
+    for result in results:
+        for estimate in result.estimates:
+            found.setdefault((estimate.metric, _identity(result, estimate.metric)), []).append(estimate)
+    identities: dict[str, set[str | None]] = defaultdict(set)
+    for metric, identity in found:
+        identities[metric].add(identity)
+    wanted = board.headline.get(task.name, task.headline)
+    place = {m: (g, group.title) for g, group in enumerate(board.groups) for m in group.metrics}
+    within = {m: i for group in board.groups for i, m in enumerate(group.metrics)}
+    columns: list[tuple[tuple[int, int, str, str], Column]] = []
+    judges = {name for result in results for name in result.manifest.judges}
+    for (metric, identity), estimates in found.items():
+        base, label = base_name(metric), judge_of(metric)
+        stream = label if label is not None and label not in judges else None
+        judge = None if stream else label
+        first = estimates[0]
+        split = identity is not None and len(identities[metric]) > 1
+        shown = judge if not split else f"{judge or 'judge'}, identity {_short(identity)}"
+        rank, title = place.get(base, (len(board.groups), "Other"))
+        headline = base in wanted or metric in wanted or (not wanted and any(e.headline for e in estimates))
+        column = Column(
+            id=slug(metric) + (f"-{_short(identity)}" if split else ""),
+            metric=metric,
+            identity=identity,
+            title=first.title.removesuffix(f"[{judge}]").strip() or base,
+            judge=shown,
+            unit=first.unit,
+            scale=first.scale,
+            direction=first.direction,
+            decimals=decimals_for(estimates),
+            group=title,
+            headline=headline,
+            rate=base in board.rates,
+            latent=base in board.latent_rates,
+            stream=stream,
+        )
+        columns.append(((rank, within.get(base, 999), metric, identity or ""), column))
+    return [column for _, column in sorted(columns, key=lambda item: item[0])]
+
+
+def _judge(result: Result, metric: str) -> str | None:
+    """The judge that a metric depends on: named in brackets, or by the prefix for opinion scores."""
+    label = judge_of(metric)
+    if label is not None:
+        return label if label in result.manifest.judges else None
+    for name, card in result.manifest.judges.items():
+        if card.kind == "mos" and metric.startswith(name.partition("-")[0].rstrip("0123456789")):
+            return name
+    return None
+
+
+def _identity(result: Result, metric: str) -> str | None:
+    judge = _judge(result, metric)
+    return None if judge is None else json.dumps(result.manifest.judge_identities.get(judge, {}), sort_keys=True)
+
+
+def _short(identity: str | None) -> str:
+    return hashlib.sha256((identity or "").encode()).hexdigest()[:6]
+
+
+def _row(result: Result, index: int, columns: Sequence[Column]) -> Row:
+    row = Row(result=result, index=index)
+    row.contaminated = result.dataset is not None and result.dataset.name in result.tokenizer.trained_on
+    for column in columns:
+        estimate = result.estimate(column.metric)
+        if estimate is not None and _identity(result, column.metric) != column.identity:
+            estimate = None
+        reason = None
+        if estimate is None:
+            reason = _absence(result, column)
+        elif estimate.value is None:
+            reason = estimate.note or _reasons(estimate)
+        row.cells[column.id] = Cell(column, estimate, reason)
+    return row
+
+
+def _absence(result: Result, column: Column) -> str:
+    card = result.tokenizer
+    if result.status == "not_applicable":
+        return result.reason or "not applicable"
+    if column.latent and "continuous" not in card.capabilities:
+        return "the tokens are discrete; this rate is for continuous latents"
+    if column.rate and "discrete" not in card.capabilities:
+        return "continuous latents have no finite rate; see the columns for latents"
+    if result.estimate(column.metric) is not None:
+        return "measured with another identity of the judge; it has a column of its own"
+    if column.base.startswith(("bps_", "code_", "codes_", "dead_")):
+        return "does not apply to these tokens"
+    if "decode" not in card.capabilities:
+        return "encode-only: there is no audio to score"
+    judge = judge_of(column.metric)
+    if judge is not None and judge not in result.manifest.judges:
+        return f"the judge {judge} was not run"
+    return "not measured in this run"
+
+
+def _reasons(estimate: Estimate) -> str:
+    listed = ", ".join(f"{reason} ({count})" for reason, count in estimate.reasons.items())
+    return f"undefined for all items: {listed}" if listed else "undefined for all items"
+
+
+def _sorted(rows: list[Row], columns: Sequence[Column]) -> list[Row]:
+    """By the first headline metric, the best first; rows without it last, by name."""
+    lead = next((c for c in columns if c.headline and not c.rate and c.direction != "none"), None)
+
+    def key(row: Row) -> tuple[bool, float, str]:
+        value = row.cells[lead.id].value if lead else None
+        if lead is None or value is None:
+            return (True, 0.0, row.name)
+        return (False, value if lead.direction == "lower" else -value, row.name)
+
+    return sorted(rows, key=key)
+
+
+def _rate(rate: Fraction) -> str:
+    return f"{float(rate):.2f}".rstrip("0").rstrip(".")
