@@ -22,7 +22,7 @@ def metrics() -> dict[str, Metric]:
         if module.name.startswith("_"):
             continue
         for entry in getattr(importlib.import_module(f"tokbench.metrics.{module.name}"), "METRICS", ()):
-            if entry.name in found:
+            if found.get(entry.name, entry) is not entry:
                 raise ValueError(f"metric '{entry.name}' is defined twice, the second time in {module.name}")
             found[entry.name] = entry
     return found

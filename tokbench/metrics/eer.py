@@ -12,7 +12,6 @@ from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
-from scipy.special import ndtr
 
 from tokbench.errors import TokbenchError, UndefinedMetric
 from tokbench.metrics.base import Columns, Metric
@@ -107,6 +106,8 @@ def det_curve(target: npt.ArrayLike, nontarget: npt.ArrayLike, *, points: int = 
 
     Source: Martin et al., "The DET curve in assessment of detection task performance", Eurospeech 1997.
     """
+    from scipy.special import ndtr
+
     targets, nontargets = _scores(target, nontarget)
     spread = ndtr(np.linspace(-4.0, 4.0, points))
     picked = [
