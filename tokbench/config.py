@@ -266,19 +266,26 @@ AnyCard = TypeVar("AnyCard", bound=Card)
 _Lines = dict[tuple[str | int, ...], int]
 
 
-def load_card(path: Path, kind: type[AnyCard], *, values: dict[str, str] | None = None) -> AnyCard:
+def load_card(
+    path: Path,
+    kind: type[AnyCard],
+    *,
+    values: dict[str, str] | None = None,
+    defaults: dict[str, Any] | None = None,
+) -> AnyCard:
     """Read, extend and validate one card.
 
     Args:
         path: the YAML file; `extends: NAME` is looked up as `NAME.yaml` beside it.
         kind: the card model.
         values: replacements for `${key}` in a pattern card's strings.
+        defaults: what fields are where the file does not give them.
 
     Raises:
         CardError: with `file:line: field` and the reason.
     """
     data, lines = _read(path, values or {}, seen=())
-    return parse_card(data, kind, path=path, lines=lines)
+    return parse_card(_merge(defaults or {}, data), kind, path=path, lines=lines)
 
 
 def parse_card(data: dict[str, Any], kind: type[AnyCard], *, path: Path, lines: _Lines | None = None) -> AnyCard:
