@@ -9,6 +9,7 @@ from __future__ import annotations
 from abc import abstractmethod
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING, ClassVar
 
 import numpy as np
 import numpy.typing as npt
@@ -20,6 +21,9 @@ from tokbench.judges.inputs import check_params, checked, need
 from tokbench.judges.weights import find_files, package_versions, weights_identity
 from tokbench.types import FloatArray, Wave
 
+if TYPE_CHECKING:
+    import torch
+
 __all__ = ["Crepe", "Praat", "World"]
 
 _STEP = 0.01
@@ -29,7 +33,7 @@ _EMPTY = np.zeros(0)
 class _Tracker(Judge):
     """What the trackers share: range and step from the card, one track a wave."""
 
-    code_modules = ("tokbench.judges.inputs",)
+    code_modules: ClassVar[tuple[str, ...]] = ("tokbench.judges.inputs",)
     _own_params: frozenset[str] = frozenset()
 
     def __init__(self, card: JudgeCard, *, device: str = "cpu", weights: Path | None = None) -> None:
@@ -116,8 +120,9 @@ class World(_Tracker):
 class Crepe(_Tracker):
     """CREPE through torchcrepe (Kim et al. 2018, arXiv 1802.06182), weights inside its wheel.
 
-    Viterbi decoding, frames every 10 ms from 0 s. A frame is unvoiced where the periodicity, median-filtered over
-    three frames, is under 0.21 (the value of torchcrepe's documentation), or where every sample of the wave is zero.
+    Viterbi decoding over the whole wave, without the library's random dither of the bins; frames every 10 ms from
+    0 s. A frame is unvoiced where the periodicity, median-filtered over three frames, is under 0.21 (the value of
+    torchcrepe's documentation), or where every sample of the wave is zero.
 
     Params:
         model: "full" or "tiny".
@@ -154,16 +159,23 @@ class Crepe(_Tracker):
         if not wave.any():
             return np.zeros(1 + len(wave) // hop)
         library = self._torchcrepe
-        logits = []
         with torch.inference_mode():
-            batches = library.preprocess(torch.from_numpy(wave)[None], rate, hop, batch_size=256, device=self.device)
-            for frames in batches:
-                logits.append(self._model(frames))
-            probabilities = torch.cat(logits).reshape(1, -1, library.PITCH_BINS).transpose(1, 2)
+            frames = library.preprocess(torch.from_numpy(wave)[None], rate, hop, batch_size=256, device=self.device)
+            logits = torch.cat([self._model(batch) for batch in frames]).reshape(1, -1, library.PITCH_BINS)
             f0, periodicity = library.postprocess(
-                probabilities, self.floor, self.ceiling, library.decode.viterbi, False, True
+                logits.transpose(1, 2),
+                self.floor,
+                self.ceiling,
+                decoder=self._viterbi,
+                return_periodicity=True,
             )
             periodicity = library.filter.median(periodicity, 3)
         voiced = periodicity[0].cpu().numpy() >= self._threshold
         track: npt.NDArray[np.float64] = np.where(voiced, f0[0].cpu().numpy().astype(np.float64), 0.0)
         return track
+
+    def _viterbi(self, logits: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """The library's Viterbi path, its bins turned into Hz without the library's random dither."""
+        bins = self._torchcrepe.decode.viterbi(logits)[0]
+        cents = 20.0 * bins.double() + 1997.3794084376191
+        return bins, 10.0 * 2.0 ** (cents / 1200.0)
