@@ -137,7 +137,7 @@ class Tracker:
             with _scope():
                 self._send(result, suite)
         except ModuleNotFoundError as error:
-            if error.name != "mlflow":
+            if error.name not in ("mlflow", "mlflow.tracking"):
                 return self._failed(error)
             self._down_until = float("inf")
             reason = 'MLflow is not installed (python -m pip install "tokbench[mini]")'
