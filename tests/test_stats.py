@@ -165,6 +165,21 @@ def test_a_missing_column_is_named() -> None:
         estimate(WER, table({"errors": [1.0]}, ["a"]))
 
 
+def test_a_number_without_components_is_refused() -> None:
+    declared = Metric("bps", "bit/s", "lower", (), Mean("x"))
+    for call in (lambda r: estimate(declared, r), lambda r: compare(declared, r, r)):
+        with pytest.raises(NotApplicable, match="not computed from rows"):
+            call(table({"x": [1.0, 2.0]}, ["a", "b"]))
+
+
+def test_a_system_without_a_value_has_no_rank_and_no_test() -> None:
+    a = table({"errors": [1.0, 2.0, 0.0], "words": [9.0, 9.0, 9.0]}, ["a", "b", "c"])
+    b = a.assign(words=0.0)
+    assert set(rank_intervals(WER, {"a": a, "b": b}, draws=100)) == {"a"}
+    assert rank_intervals(WER, {"b": b}, draws=100) == {}
+    assert (compare(WER, a, b).p_value, compare(WER, a, b).ci95) == (None, None)
+
+
 def test_trials_follow_both_speakers() -> None:
     rng = np.random.default_rng(4)
     speakers = [f"s{i}" for i in range(6)]
@@ -201,11 +216,11 @@ def test_tail_levels() -> None:
 def test_intervals_cover_the_truth(speakers: int) -> None:
     rng = np.random.default_rng(speakers)
     inside = []
-    for _ in range(300):
+    for _ in range(150):
         effect = rng.normal(0, 1, speakers)
         scores = np.repeat(effect, 5) + rng.normal(0, 0.5, 5 * speakers)
         rows = table({"score": scores.tolist()}, [f"s{i}" for i in range(speakers) for _ in range(5)])
-        found = estimate(MOS, rows, draws=800)
+        found = estimate(MOS, rows, draws=400)
         assert found.ci95 is not None
         inside.append(found.ci95[0] <= 0 <= found.ci95[1])
     assert 0.90 <= np.mean(inside) <= 0.99
@@ -253,14 +268,14 @@ def test_comparison_uses_shared_ids_only() -> None:
 def test_p_values_are_uniform_without_a_difference() -> None:
     rng = np.random.default_rng(7)
     p_values = []
-    for _ in range(300):
+    for _ in range(150):
         shift = np.repeat(rng.normal(0, 0.3, 8), 4)
         a = table({"score": rng.normal(3, 1, 32).tolist()}, [f"s{i}" for i in range(8) for _ in range(4)])
         b = a.assign(score=a["score"] + shift + rng.normal(0, 0.2, 32))
         p = compare(MOS, a, b, draws=500).p_value
         assert p is not None
         p_values.append(p)
-    assert 0.02 <= np.mean(np.array(p_values) < 0.05) <= 0.09
+    assert 0.01 <= np.mean(np.array(p_values) < 0.05) <= 0.10
     assert 0.4 <= np.mean(p_values) <= 0.6
 
 

@@ -35,6 +35,7 @@ class Clusters:
             group of two clusters is drawn as often as the product of both, so that trials follow their speakers.
         count: number of clusters.
         label: for the method text, "8 speakers".
+        by_items: every item is its own cluster because there is nothing to cluster by.
     """
 
     groups: Int
@@ -42,6 +43,7 @@ class Clusters:
     right: Int
     count: int
     label: str
+    by_items: bool = False
 
     @classmethod
     def of(cls, rows: pd.DataFrame, cluster: str | Sequence[str]) -> Clusters:
@@ -72,12 +74,7 @@ class Clusters:
     @classmethod
     def _items(cls, rows: pd.DataFrame, why: str) -> Clusters:
         every = np.arange(len(rows))
-        return cls(every, every, every, len(rows), f"{len(rows)} items ({why})")
-
-    @property
-    def by_items(self) -> bool:
-        """Whether every item is its own cluster because there is nothing to cluster by."""
-        return "items (" in self.label
+        return cls(every, every, every, len(rows), f"{len(rows)} items ({why})", by_items=True)
 
     def weights(self, draws: int, seed: int) -> Iterator[Float]:
         """Chunks of weights `[chunk, n_groups]`; the stream of draws does not depend on the chunking."""

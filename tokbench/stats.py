@@ -109,6 +109,7 @@ def estimate(
 
     Raises:
         UserError: the rows lack a component column.
+        NotApplicable: the metric has no components (a number declared on a card).
 
     Source: Hesterberg, "What Teachers Should Know About the Bootstrap", 2015, section 5.3 (expanded percentiles).
     """
@@ -177,15 +178,19 @@ def compare(
     better = None
     if metric.direction != "none" and difference != 0 and np.isfinite(difference):
         better = "a" if (difference > 0) == (metric.direction == "higher") else "b"
+    untested = Comparison(
+        metric.name, value_a, value_b, difference, None, None, better, n, None, f"paired over {n} shared items; no test"
+    )
     if n < 2 or not np.isfinite(difference):
-        method = f"paired over {n} shared items; no test"
-        return Comparison(metric.name, value_a, value_b, difference, None, None, better, n, None, method)
+        return untested
     clusters = Clusters.of(first, cluster)
     drawn = bootstrap(metric.reduce, columns_a, clusters, draws=draws, seed=seed)
     drawn = drawn - bootstrap(metric.reduce, columns_b, clusters, draws=draws, seed=seed)
     drawn = drawn[np.isfinite(drawn)]
+    if not len(drawn):
+        return untested
     degrees = clusters.count - 1
-    error = float(np.std(drawn)) * float(np.sqrt(clusters.count / degrees)) if len(drawn) else float("nan")
+    error = float(np.std(drawn)) * float(np.sqrt(clusters.count / degrees))
     half = float(-stdtrit(degrees, LEVEL / 2)) * error
     tiny = 1e-12 * max(abs(value_a), abs(value_b))
     if abs(difference) <= tiny:
@@ -289,6 +294,8 @@ def rank_intervals(
 ) -> dict[str, RankInterval]:
     """Rank of every system over the items that all have, with the 95 % interval of its rank over common draws.
 
+    Systems whose metric has no value over these items are left out.
+
     Raises:
         NotApplicable: the metric has no direction.
         UserError: fewer than two items are shared by all, or as `compare`.
@@ -305,10 +312,16 @@ def rank_intervals(
         raise UserError("fewer than two items are shared by all systems", where=metric.name)
     clusters = Clusters.of(shared[names[0]], cluster)
     sign = -1.0 if metric.direction == "higher" else 1.0
+    found = {name: metric.value(_columns(metric, shared[name])) for name in names}
+    names = [name for name in names if np.isfinite(found[name])]
+    if not names:
+        return {}
     columns = [_columns(metric, shared[name]) for name in names]
-    values = np.array([metric.value(c) for c in columns])
+    values = np.array([found[name] for name in names])
     drawn = np.stack([bootstrap(metric.reduce, c, clusters, draws=draws, seed=seed) for c in columns])
     drawn = drawn[:, np.isfinite(drawn).all(axis=0)] * sign
+    if not drawn.shape[1]:
+        raise UserError("no draw of the shared items has a value for all systems", where=metric.name)
     ranks = np.stack([1 + (drawn < drawn[i]).sum(axis=0) for i in range(len(names))])
     tail = tail_level(clusters.count)
     low = np.quantile(ranks, tail, axis=1, method="inverted_cdf")
@@ -321,6 +334,8 @@ def rank_intervals(
 
 def _usable(metric: Metric, rows: pd.DataFrame) -> tuple[pd.DataFrame, dict[str, int]]:
     """Rows with every component, and the reasons of those without."""
+    if not metric.components:
+        raise NotApplicable(f"'{metric.name}' is not computed from rows")
     absent = [name for name in metric.components if name not in rows.columns]
     if absent:
         raise UserError(f"the rows have no column '{absent[0]}'", where=metric.name)

@@ -174,14 +174,14 @@ def slow_gap(target: np.ndarray, nontarget: np.ndarray) -> list[float]:
 
 def test_many_scores_are_binned_closely() -> None:
     rng = np.random.default_rng(2)
-    columns = {
-        "score": np.r_[rng.normal(1, 1, 4000), rng.normal(0, 1, 9000)],
-        "target": np.r_[np.ones(4000), np.zeros(9000)],
-    }
-    groups = rng.integers(7, size=13000)
-    weights = rng.integers(0, 3, size=(5, 7)).astype(float)
-    binned = Eer().finish(weights @ Eer().sums(columns, groups, 7))
-    np.testing.assert_allclose(binned, Eer()(columns, weights[:, groups]), atol=5e-4)
+    target, nontarget = rng.normal(2, 1, 1000), rng.normal(0, 1, 19000)
+    columns = {"score": np.r_[target, nontarget], "target": np.r_[np.ones(1000), np.zeros(19000)]}
+    groups = rng.integers(40, size=20000)
+    weights = rng.multinomial(40, [1 / 40] * 40, size=20).astype(float)
+    binned = Eer().finish(weights @ Eer().sums(columns, groups, 40))
+    np.testing.assert_allclose(binned, Eer()(columns, weights[:, groups]), atol=2e-4)
+    one_kind = {"score": nontarget, "target": np.zeros(19000)}
+    assert np.isnan(Eer().finish(np.ones((1, 40)) @ Eer().sums(one_kind, groups[:19000], 40)))
 
 
 def test_the_metric_is_a_percentage_where_lower_is_better() -> None:

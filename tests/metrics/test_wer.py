@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tokbench.errors import UnknownName
+from tokbench.errors import UserError
 from tokbench.metrics.catalogue import metric
 from tokbench.metrics.wer import character_errors, normalise, normaliser_identity, word_errors
 
@@ -89,7 +89,7 @@ def test_names() -> None:
     assert set(metric("wer_vs_original").components) <= set(word_errors("a", "b", name="wer_vs_original"))
     assert set(metric("cer_vs_original").components) <= set(character_errors("a", "b", name="cer_vs_original"))
     for function in (word_errors, character_errors):
-        with pytest.raises(UnknownName, match="whisper-english"):
+        with pytest.raises(UserError, match="whisper-english"):
             function("a", "b", normaliser="whisper-englisch")
-    with pytest.raises(UnknownName, match="whisper-english"):
+    with pytest.raises(UserError, match="whisper-english"):
         normaliser_identity("whisper")

@@ -173,8 +173,9 @@ def _crossing(target: npt.ArrayLike, nontarget: npt.ArrayLike) -> _Crossing:
 class Eer:
     """The reduce of trials to an equal error rate, additive over groups of trials through score histograms.
 
-    With at most 2,048 distinct scores the histogram is exact; beyond, its edges are quantiles of all scores, so a
-    drawn value is off by at most half a bin (0.025 % of the trials). The published value is always exact.
+    With at most 2,048 distinct scores the histogram is exact (fewer where there are very many groups); beyond, its
+    edges are quantiles of both kinds of trials, half of them within 5 % of the trials around the crossing, where
+    drawn values lie; such a value is off by less than 0.02 percentage points. The published value is always exact.
     """
 
     score: str = "score"
@@ -202,8 +203,7 @@ class Eer:
         distinct = np.unique(scores)
         bins = min(_MAX_BINS, max(64, _MAX_CELLS // (2 * count)))
         if len(distinct) > bins:
-            positions = np.linspace(0, len(scores) - 1, bins).round().astype(np.int64)
-            distinct = np.unique(np.sort(scores)[positions])
+            distinct = _edges(scores[target], scores[~target], bins)
         cell = np.searchsorted(distinct, scores, side="left") + np.where(target, 0, len(distinct))
         width = 2 * len(distinct)
         return np.bincount(groups * width + cell, minlength=count * width).reshape(count, width).astype(np.float64)
@@ -216,6 +216,21 @@ class Eer:
     def renamed(self, names: Mapping[str, str]) -> Eer:
         """The same reduce of other columns."""
         return Eer(names[self.score], names[self.target])
+
+
+def _edges(target: Float, nontarget: Float, bins: int) -> Float:
+    """Up to `bins` upper edges of score bins, dense around the crossing; the last is the highest score."""
+    threshold = eer(target, nontarget).threshold if len(target) and len(nontarget) else None
+    picked = []
+    for scores in (np.sort(target), np.sort(nontarget)):
+        if len(scores):
+            last = len(scores) - 1
+            positions = np.linspace(0, last, bins // 4)
+            if threshold is not None:
+                near = np.searchsorted(scores, threshold) + np.linspace(-0.05, 0.05, bins // 4) * len(scores)
+                positions = np.concatenate([positions, np.clip(near, 0, last)])
+            picked.append(scores[positions.round().astype(np.int64)])
+    return np.unique(np.concatenate(picked))
 
 
 def _from_cumulative(targets: Float, nontargets: Float) -> Float:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from functools import lru_cache
 
-from tokbench.errors import UnknownName
+from tokbench.errors import UserError
 from tokbench.metrics.base import Metric, Ratio
 
 __all__ = ["METRICS", "NORMALISERS", "character_errors", "normalise", "normaliser_identity", "word_errors"]
@@ -39,24 +39,28 @@ def normalise(text: str, normaliser: str = "whisper-english") -> str:
     numbers as digits and British as American words; "none" changes nothing but white space.
 
     Raises:
-        UnknownName: there is no such normaliser.
+        UserError: there is no such normaliser; lists those there are.
 
     Source: Radford et al., "Robust Speech Recognition via Large-Scale Weak Supervision", 2022, appendix C.
     """
-    if normaliser not in NORMALISERS:
-        raise UnknownName("normaliser", normaliser, NORMALISERS)
-    return " ".join(NORMALISERS[normaliser]()(text).split())
+    return " ".join(_maker(normaliser)()(text).split())
 
 
 def normaliser_identity(normaliser: str = "whisper-english") -> str:
     """Name and version of a normaliser, as results record it: `whisper-english-0.1.15`."""
-    if normaliser not in NORMALISERS:
-        raise UnknownName("normaliser", normaliser, NORMALISERS)
+    _maker(normaliser)
     if normaliser == "none":
         return "none"
     from importlib.metadata import version
 
     return f"{normaliser}-{version('whisper-normalizer')}"
+
+
+def _maker(normaliser: str) -> Callable[[], Normaliser]:
+    if normaliser not in NORMALISERS:
+        names = ", ".join(sorted(NORMALISERS))
+        raise UserError(f"no normaliser is called '{normaliser}'", hint=f"There are {names}")
+    return NORMALISERS[normaliser]
 
 
 def word_errors(
