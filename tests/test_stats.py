@@ -288,6 +288,7 @@ def test_holm_known_values() -> None:
             holm(bad)
 
 
+@settings(deadline=None)
 @given(st.lists(st.floats(0, 1), min_size=1, max_size=8))
 def test_holm_is_the_step_down_test(p_values: list[float]) -> None:
     adjusted = holm(p_values)

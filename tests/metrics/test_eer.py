@@ -8,7 +8,7 @@ from importlib.util import find_spec
 
 import numpy as np
 import pytest
-from hypothesis import assume, given
+from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from tokbench.errors import TokbenchError, UndefinedMetric
@@ -48,6 +48,7 @@ def test_known_values(target: list[float], nontarget: list[float], value: float,
     assert found.threshold == threshold
 
 
+@settings(deadline=None)
 @given(scores, scores)
 def test_agrees_with_the_slow_rule(target: list[float], nontarget: list[float]) -> None:
     found = eer(target, nontarget)
@@ -83,6 +84,7 @@ def test_agrees_with_speechbrain() -> None:
         assert found.threshold == threshold
 
 
+@settings(deadline=None)
 @given(scores, scores)
 def test_increasing_transforms_change_nothing(target: list[float], nontarget: list[float]) -> None:
     moved = eer(np.exp(target) * 3 - 1, np.exp(nontarget) * 3 - 1)
@@ -92,6 +94,7 @@ def test_increasing_transforms_change_nothing(target: list[float], nontarget: li
     )
 
 
+@settings(deadline=None)
 @given(scores, scores)
 def test_swapping_and_negating_keeps_the_interpolated_value(target: list[float], nontarget: list[float]) -> None:
     # "<=" becomes ">=" under negation, so only tie-free sides mirror exactly; the ROC polygon always does.
@@ -99,6 +102,7 @@ def test_swapping_and_negating_keeps_the_interpolated_value(target: list[float],
     assert mirrored == pytest.approx(eer_interpolated(target, nontarget).value, abs=1e-12)
 
 
+@settings(deadline=None)
 @given(scores, scores)
 def test_swapping_the_classes_inverts_the_interpolated_value(target: list[float], nontarget: list[float]) -> None:
     swapped = eer_interpolated(nontarget, target).value
@@ -144,6 +148,7 @@ def test_scores_must_be_finite(bad: float) -> None:
         eer([0.1, bad], [0.2])
 
 
+@settings(deadline=None)
 @given(st.lists(st.tuples(st.integers(-9, 9), st.booleans(), st.integers(0, 3)), min_size=2, max_size=40), st.data())
 def test_weights_repeat_trials(trials: list[tuple[int, bool, int]], data: st.DataObject) -> None:
     weights = np.array([data.draw(st.integers(0, 3)) for _ in trials])

@@ -4,7 +4,7 @@ from collections.abc import Callable
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tokbench.errors import UndefinedMetric
@@ -34,6 +34,7 @@ def test_gross_means_more_than_a_fifth() -> None:
     assert gpe(a, np.array([120.0, 80.0, 121.0, 79.0]))["gpe"] == 0.5
 
 
+@settings(deadline=None)
 @given(tracks, st.floats(0.5, 2.0))
 def test_a_shift_of_the_voice_leaves_correlation_and_voicing(track: np.ndarray, factor: float) -> None:
     assert vuv_error(track, track * factor)["vuv_error"] == 0.0
@@ -44,6 +45,7 @@ def test_a_shift_of_the_voice_leaves_correlation_and_voicing(track: np.ndarray, 
     assert f0_rmse(track, track * factor)["f0_rmse"] == pytest.approx(abs(1200 * np.log2(factor)), abs=1e-6)
 
 
+@settings(deadline=None)
 @given(tracks, tracks)
 def test_bounds(a: np.ndarray, b: np.ndarray) -> None:
     assert 0 <= vuv_error(a, b)["vuv_error"] <= 1

@@ -3,7 +3,7 @@ from __future__ import annotations
 import jiwer
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tokbench.errors import UserError
@@ -22,6 +22,7 @@ def slow_distance(a: list[str], b: list[str]) -> int:
     return row[-1]
 
 
+@settings(deadline=None)
 @given(words, words)
 def test_errors_are_the_edit_distance(reference: str, hypothesis: str) -> None:
     row = word_errors(reference, hypothesis, normaliser="none")
@@ -33,11 +34,13 @@ def test_errors_are_the_edit_distance(reference: str, hypothesis: str) -> None:
     assert characters["cer_characters"] == len(reference)
 
 
+@settings(deadline=None)
 @given(words)
 def test_equal_texts_have_no_errors(text: str) -> None:
     assert word_errors(text, text)["wer_errors"] == 0
 
 
+@settings(deadline=None)
 @given(st.lists(st.tuples(words.filter(bool), words.filter(bool)), min_size=1, max_size=6))
 def test_corpus_value_is_jiwers(pairs: list[tuple[str, str]]) -> None:
     rows = [word_errors(r, h, normaliser="none") for r, h in pairs]
