@@ -13,6 +13,10 @@ from tokbench.results import Estimate, Result
 __all__ = ["format_estimate", "print_results"]
 
 
+_NAME_WIDTH = 28
+_CELL_WIDTH = 17
+
+
 def digits(estimate: Estimate) -> int:
     """Decimals such that the half-width has two significant figures, between 0 and 3."""
     width = (
@@ -46,21 +50,12 @@ def print_results(results: Sequence[Result], console: Console | None = None) -> 
     for (_, dataset), group in groups.items():
         first = group[0]
         synthetic = " (synthetic speech)" if first.dataset and first.dataset.synthetic else ""
-        table = Table(title=f"{first.task.title} on {dataset}{synthetic}", title_justify="left", caption_justify="left")
-        table.add_column("tokenizer", no_wrap=True)
+        title = f"{first.task.title} on {dataset}{synthetic}"
         heads = _headline(group)
-        for name in heads:
-            example = next(e for r in group if (e := r.estimate(name)))
-            arrow = {"higher": " ↑", "lower": " ↓", "none": ""}[example.direction]
-            unit = f" {example.unit}" if example.unit else ""
-            table.add_column(f"{example.title or name}{unit}{arrow}", justify="right")
-        for result in group:
-            if result.status == "not_applicable":
-                table.add_row(result.tokenizer.name, f"n/a: {result.reason}")
-                continue
-            mark = " (partial)" if result.status == "partial" else ""
-            table.add_row(result.tokenizer.name + mark, *(format_estimate(result.estimate(name)) for name in heads))
-        console.print(table)
+        # As many tables as the width of the terminal asks for: a folded number cannot be read.
+        fit = max(1, (console.width - _NAME_WIDTH) // _CELL_WIDTH)
+        for start in range(0, max(1, len(heads)), fit):
+            console.print(_table(title if start == 0 else None, group, heads[start : start + fit]))
         for result in group:
             if result.coverage and result.coverage.failed:
                 failure, count = result.coverage.failed[0], len(result.coverage.failed)
@@ -69,6 +64,24 @@ def print_results(results: Sequence[Result], console: Console | None = None) -> 
                     f"first {failure.id} in {failure.stage}: {failure.error}",
                     highlight=False,
                 )
+
+
+def _table(title: str | None, group: Sequence[Result], heads: Sequence[str]) -> Table:
+    table = Table(title=title, title_justify="left")
+    table.add_column("tokenizer", no_wrap=True)
+    for name in heads:
+        example = next(e for r in group if (e := r.estimate(name)))
+        arrow = {"higher": " ↑", "lower": " ↓", "none": ""}[example.direction]
+        unit = f" ({example.unit})" if example.unit else ""
+        table.add_column(f"{example.title or name}{unit}{arrow}", justify="right", min_width=9)
+    for result in group:
+        if result.status == "not_applicable":
+            table.add_row(result.tokenizer.name, f"n/a: {result.reason}")
+            continue
+        mark = " (partial)" if result.status == "partial" else ""
+        cells = [format_estimate(result.estimate(name)).replace(" ", "\u00a0") for name in heads]
+        table.add_row(result.tokenizer.name + mark, *cells)
+    return table
 
 
 def _headline(group: Sequence[Result]) -> list[str]:

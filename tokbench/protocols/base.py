@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from tokbench.metrics.base import Metric
     from tokbench.results import Estimate
 
-__all__ = ["Components", "Item", "Protocol", "Row", "Shard", "Take", "failed_row"]
+__all__ = ["Components", "Item", "Protocol", "Row", "Shard", "Take", "failed_row", "stable"]
 
 Row = dict[str, Any]
 
@@ -72,6 +72,14 @@ class Shard:
     takes: list[Take] = field(default_factory=list)
 
 
+def stable(value: float) -> float:
+    """The value to ten significant digits.
+
+    The last bits of a sum depend on where its arrays lie in memory; without them, a rerun stores the same bytes.
+    """
+    return float(f"{value:.10g}")
+
+
 class Components:
     """Builds one row: components of metrics, or the reason why one has no value for this item."""
 
@@ -93,7 +101,7 @@ class Components:
         except UndefinedMetric as reason:
             self.missing(metrics, reason.what)
             return
-        self.row |= {f"{name}[{judge}]" if judge else name: float(value) for name, value in made.items()}
+        self.row |= {f"{name}[{judge}]" if judge else name: stable(value) for name, value in made.items()}
 
     def missing(self, metrics: Sequence[Metric], reason: str) -> None:
         """Record why the metrics have no value here."""

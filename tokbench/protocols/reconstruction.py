@@ -42,18 +42,22 @@ class Reconstruction(Protocol):
 
     code_modules: ClassVar[tuple[str, ...]] = (
         "tokbench.bench",
+        "tokbench.protocols.base",
         "tokbench.metrics.duration",
         "tokbench.metrics.intelligibility",
         "tokbench.metrics.mos",
         "tokbench.metrics.pesq",
         "tokbench.metrics.pitch",
         "tokbench.metrics.speaker",
+        "tokbench.metrics.bitrate",
         "tokbench.metrics.spectral",
+        "tokbench.metrics.token_components",
         "tokbench.metrics.tokens",
         "tokbench.metrics.wer",
     )
     estimate_modules: ClassVar[tuple[str, ...]] = (
-        *code_modules, "tokbench.stats", "tokbench.metrics.base", "tokbench.metrics.bitrate", "tokbench.metrics.coder",
+        *code_modules, "tokbench.stats", "tokbench.bootstrap", "tokbench.metrics.base", "tokbench.metrics.coder",
+        "tokbench.metrics.token_metrics",
     )  # fmt: skip
 
     def measure(self, bench: Bench, items: Sequence[Item], *, keep: frozenset[str]) -> Shard:
@@ -125,10 +129,8 @@ class Reconstruction(Protocol):
         chosen += [*intelligibility.METRICS, *pesq.METRICS, *spectral.METRICS]
         for name in self.judge_of("pitch"):
             chosen += [metric.of(name) for metric in pitch.METRICS]
-        for name in self.judge_of("mos"):
-            chosen += [
-                metric for metric in mos.METRICS if metric.name.startswith(name.partition("-")[0].rstrip("0123456789"))
-            ]
+        if self.judge_of("mos"):
+            chosen += mos.METRICS
         return [*chosen, *duration.METRICS]
 
     def _measure_pair(
@@ -158,7 +160,13 @@ class Reconstruction(Protocol):
         self, items: Sequence[Item], encoded: Sequence[Encoded | ItemError], card: TokenizerCard
     ) -> list[Row]:
         good = [(item, tokens) for item, tokens in zip(items, encoded, strict=True) if isinstance(tokens, Encoded)]
-        return token_rows([i.id for i, _ in good], [i.cluster for i, _ in good], [t for _, t in good], card.input_rate)
+        return token_rows(
+            [item.id for item, _ in good],
+            [item.cluster for item, _ in good],
+            [tokens for _, tokens in good],
+            card.input_rate,
+            bits_per_dim={entry.name: entry.bits_per_dim for entry in card.globals},
+        )
 
     def _takes(self, item: Item, reference: Clip, copy: Clip, row: Row) -> list[Take]:
         asr = next(iter(self.judge_of("asr")), None)
