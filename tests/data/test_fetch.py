@@ -302,6 +302,13 @@ def test_fetch_refuses(archive: Archive, tmp_path: Path) -> None:
         fetch_dataset(card_of(), folder=tmp_path)
 
 
+def test_folder_in_the_way_is_said_before_the_download(archive: Archive, server: Server, tmp_path: Path) -> None:
+    (tmp_path / "librispeech" / "dev-clean").mkdir(parents=True)
+    with pytest.raises(DatasetError, match="dev-clean: is in the way"):
+        fetch_dataset(card_of(archive), folder=tmp_path)
+    assert not server.requests
+
+
 def test_half_unpacked_is_never_taken_for_complete(
     archive: Archive, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

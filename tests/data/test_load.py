@@ -13,6 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tokbench.config import DatasetCard
+from tokbench.data import places
 from tokbench.data.dataset import Dataset, Utterance
 from tokbench.data.load import COMPLETE, fetched_splits, limit_utterances, load_dataset
 from tokbench.errors import DatasetError, UnknownName
@@ -142,6 +143,29 @@ def test_embedded_corpus_is_asked_for_by_split(monkeypatch: pytest.MonkeyPatch) 
     assert asked == [None, "train", "test"]
     with pytest.raises(DatasetError, match="asks for the split"):
         load_dataset("mini-en:train", split="test")
+
+
+@pytest.mark.parametrize(
+    ("platform", "variables", "expected"),
+    [
+        ("linux", {}, ".cache/tokbench"),
+        ("linux", {"XDG_CACHE_HOME": "/x"}, "/x/tokbench"),
+        ("darwin", {}, "Library/Caches/tokbench"),
+        ("win32", {"LOCALAPPDATA": "/l"}, "/l/tokbench"),
+    ],
+)
+def test_folders_by_platform(
+    platform: str, variables: dict[str, str], expected: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("XDG_CACHE_HOME", "LOCALAPPDATA", "TOKBENCH_DATA"):
+        monkeypatch.delenv(name, raising=False)
+    for name, value in (variables | {"HOME": str(tmp_path)}).items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.setattr(sys, "platform", platform)
+    assert places.cache_folder() == tmp_path / expected
+    assert places.data_folder() == tmp_path / expected / "data"
+    monkeypatch.setenv("TOKBENCH_DATA", "~/corpora")
+    assert places.data_folder() == tmp_path / "corpora"
 
 
 @pytest.mark.parametrize("name", ["librispeech", "libritts", "libritts-r", "vctk"])

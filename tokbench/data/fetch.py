@@ -99,6 +99,12 @@ def fetch_dataset(
         if split in there:
             continue
         archive = by_split[split]
+        if (base / split).exists():
+            raise DatasetError(
+                "is in the way: it was not made by `tokbench data get`",
+                where=str(base / split),
+                hint=f"Move it away, or use it as {card.name}:{base / split}",
+            )
         downloads = _made(base / ".downloads")
         with _lock(downloads / f"{split}.lock"):
             for left_over in base.glob(f".unpacking-{split}-*"):
