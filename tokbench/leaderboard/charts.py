@@ -76,7 +76,7 @@ def scatter(
     y_label: str,
     log_x: bool,
     lines: Sequence[tuple[str, float]] = (),
-    size: tuple[int, int] = (760, 430),
+    size: tuple[int, int] = (640, 400),
 ) -> str:
     """A scatter chart with whiskers for both intervals.
 
@@ -103,11 +103,13 @@ def scatter(
     y_axis = linear_axis(min(ys), max(ys), bottom, top)
     parts = _frame(x_axis, y_axis, x_label, y_label, height, sparse=width < 500)
     obstacles: list[Box] = []
-    for name, value in lines:
-        y = y_axis(value)
-        parts.append(f'<line class="ref" x1="{left}" x2="{right}" y1="{y:.1f}" y2="{y:.1f}"/>')
-        parts.append(f'<text class="ref" x="{right - 2}" y="{y - 4:.1f}" text-anchor="end">{escape(name)}</text>')
-        obstacles.append(Box(right - len(name) * 6.4, y - 16, right, y + 1))
+    keep_clear: list[Box] = []
+    for names, ys_of in _references([(name, y_axis(value)) for name, value in lines]):
+        parts += [f'<line class="ref" x1="{left}" x2="{right}" y1="{y:.1f}" y2="{y:.1f}"/>' for y in ys_of]
+        label, above = ", ".join(names), min(ys_of) - 5
+        parts.append(f'<text class="ref" x="{right - 2}" y="{above:.1f}" text-anchor="end">{escape(label)}</text>')
+        keep_clear.append(Box(right - len(label) * 6.6, above - 11, right, above + 3))
+        obstacles += [Box(left, y - 1, right, y + 1) for y in ys_of]
     centres = [(x_axis(p.x), y_axis(p.y)) for p in points]
     for point, (x, y) in zip(points, centres, strict=True):
         if point.x_ci:
@@ -123,11 +125,11 @@ def scatter(
             )
             obstacles.append(Box(x - 1.5, min(a, b), x + 1.5, max(a, b)))
     frame = Box(left + 3, top + 2, right - 2, bottom - 2)
-    boxes = place_labels(centres, [p.name for p in points], frame, obstacles, size=font)
+    boxes = place_labels(centres, [p.name for p in points], frame, obstacles, keep_clear, size=font)
     for point, (x, y), box in zip(points, centres, boxes, strict=True):
         cx, cy = min(max(x, box.left), box.right), min(max(y, box.top), box.bottom)
         if (cx - x) ** 2 + (cy - y) ** 2 > 14**2:
-            parts.append(f'<line class="lead" x1="{x:.1f}" y1="{y:.1f}" x2="{cx:.1f}" y2="{cy:.1f}"/>')
+            parts.append(f'<line class="leader" x1="{x:.1f}" y1="{y:.1f}" x2="{cx:.1f}" y2="{cy:.1f}"/>')
         parts.append(
             f'<text class="lab" x="{(box.left + box.right) / 2:.1f}" y="{box.bottom - font * 0.27:.1f}" '
             f'text-anchor="middle">{escape(point.name)}</text>'
@@ -136,9 +138,21 @@ def scatter(
     return _svg(parts, identifier, title, description, width, height)
 
 
-def rank_plot(intervals: Sequence[Interval], *, identifier: str, title: str, description: str, width: int = 760) -> str:
+def _references(lines: Sequence[tuple[str, float]]) -> list[tuple[list[str], list[float]]]:
+    """Reference lines grouped so that labels of close lines become one: names and pixel positions."""
+    groups: list[tuple[list[str], list[float]]] = []
+    for name, y in sorted(lines, key=lambda line: line[1]):
+        if groups and y - groups[-1][1][-1] < 24:
+            groups[-1][0].append(name)
+            groups[-1][1].append(y)
+        else:
+            groups.append(([name], [y]))
+    return groups
+
+
+def rank_plot(intervals: Sequence[Interval], *, identifier: str, title: str, description: str, width: int = 640) -> str:
     """Rank intervals, one row per tokenizer, the best on top."""
-    row, top = 24.0, 34.0
+    row, top = 24.0, 12.0
     narrow = width < 500
     left = min(max(len(i.name) for i in intervals) * (6.6 if narrow else 7.0) + 16, width * 0.5)
     right = width - 18.0

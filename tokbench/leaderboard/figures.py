@@ -77,7 +77,7 @@ def _scatter(table: Table, chart: ChartDef, x: Column, y: Column, families: Mapp
     drawings = [
         scatter(points, identifier=f"{identifier}-{kind}", title=title, description=description, x_label=x_label,
                 y_label=y_label, log_x=chart.log_x, lines=lines, size=size)
-        for kind, size in (("wide", (760, 430)), ("narrow", (360, 400)))
+        for kind, size in (("wide", (640, 400)), ("narrow", (360, 400)))
     ]  # fmt: skip
     return Figure(
         id=identifier,
@@ -102,12 +102,12 @@ def _ranks(table: Table, column: Column, families: Mapping[str, int]) -> Figure 
         for name, (rank, low, high) in sorted(found.items(), key=lambda item: (item[1], item[0]))
     ]  # fmt: skip
     judge = f" ({column.judge})" if column.judge else ""
-    title = f"Ranks by {column.title}{judge}"
+    title = f"Rank intervals: {column.title}{judge}"
     description = f"Rank of {len(intervals)} tokenizers with 95 % intervals; the numbers follow as a table."
     identifier = f"{table.id}-rank-{column.id}"
     drawings = [
         rank_plot(intervals, identifier=f"{identifier}-{kind}", title=title, description=description, width=width)
-        for kind, width in (("wide", 760), ("narrow", 360))
+        for kind, width in (("wide", 640), ("narrow", 360))
     ]
     return Figure(
         id=identifier,

@@ -13,6 +13,8 @@ __all__ = ["base_name", "decimals_for", "format_number", "half_width", "judge_of
 
 THIN = "\N{NARROW NO-BREAK SPACE}"
 MINUS = "\N{MINUS SIGN}"
+_MOST = {"bit/s": 1, "token/s": 1, "frame/s": 1, "%": 2, "cents": 1, "codes": 1}
+"""Most decimals that make sense for a unit."""
 
 
 def half_width(estimate: Estimate) -> float | None:
@@ -21,13 +23,19 @@ def half_width(estimate: Estimate) -> float | None:
 
 
 def decimals_for(estimates: Iterable[Estimate]) -> int:
-    """Decimals for a column: two significant digits of the median half-width, or three of the median value."""
+    """Decimals for a column, from the median half-width: one significant digit, or two where that is a 1 or a 2.
+
+    Percentages keep one decimal. Without intervals, three significant digits of the median value.
+    """
     found = [e for e in estimates if e.value is not None]
     halves = [h * e.scale for e in found if (h := half_width(e)) is not None and h > 0]
     if halves:
-        return max(0, min(4, 1 - _exponent(median(halves))))
+        middle = median(halves)
+        exponent = _exponent(middle)
+        digits = 1 if middle < 3 * 10.0**exponent else 0
+        return max(1 if found[0].unit == "%" else 0, min(_MOST.get(found[0].unit, 4), digits - exponent))
     sizes = [abs(e.value) * e.scale for e in found if e.value]
-    return max(0, min(4, 2 - _exponent(median(sizes)))) if sizes else 0
+    return max(0, min(_MOST.get(found[0].unit, 4), 2 - _exponent(median(sizes)))) if sizes else 0
 
 
 def _exponent(value: float) -> int:

@@ -60,6 +60,11 @@ class PublishedTable(Strict):
     columns: tuple[PublishedColumn, ...]
     rows: tuple[PublishedRow, ...]
 
+    def printed(self, column: PublishedColumn, value: float) -> str:
+        """A value with as many decimals as the column's most precise one: 0.9 beside 0.97 is printed 0.90."""
+        values = [row.values.get(column.id) for row in self.rows]
+        return f"{value:.{max(len(f'{v:g}'.partition('.')[2]) for v in values if v is not None)}f}"
+
     @model_validator(mode="after")
     def _known_columns(self) -> PublishedTable:
         known = {column.id for column in self.columns}

@@ -77,6 +77,7 @@ def place_labels(
     texts: Sequence[str],
     frame: Box,
     obstacles: Sequence[Box] = (),
+    keep_clear: Sequence[Box] = (),
     *,
     size: float,
 ) -> list[Box]:
@@ -86,7 +87,8 @@ def place_labels(
         points: centres in pixels.
         texts: one label each.
         frame: labels stay inside.
-        obstacles: whiskers and lines to keep clear of.
+        obstacles: whiskers and lines, better not covered.
+        keep_clear: other text, covered only where nothing else is left.
         size: font size in pixels; a character counts as 0.56 of it, an average of common sans-serif faces.
 
     Returns:
@@ -106,7 +108,7 @@ def place_labels(
                 if box.left < frame.left or box.right > frame.right or box.top < frame.top or box.bottom > frame.bottom:
                     continue
                 cost = radius + order * 0.05
-                cost += 4 * sum(box.overlap(b) for b in placed.values())
+                cost += 4 * sum(box.overlap(b) for b in (*placed.values(), *keep_clear))
                 cost += 2 * sum(box.overlap(b) for b in blocked) + 0.6 * sum(box.overlap(b) for b in obstacles)
                 if best is None or cost < best[0]:
                     best = (cost, box)

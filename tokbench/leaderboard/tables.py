@@ -69,9 +69,9 @@ class Cell:
 
     @property
     def half(self) -> str | None:
-        """Half-width of the interval as printed, or None."""
+        """Half-width of the interval as printed; None without one, or where the interval is a point."""
         width = half_width(self.estimate) if self.estimate else None
-        return None if width is None else format_number(width * self.column.scale, self.column.decimals)
+        return None if not width else format_number(width * self.column.scale, self.column.decimals)
 
     @property
     def ends(self) -> tuple[str, str] | None:
@@ -129,6 +129,10 @@ class Row:
         """Whether there are numbers."""
         return self.result.status != "not_applicable"
 
+    def has_any(self, columns: Sequence[Column]) -> bool:
+        """Whether any of these columns was estimated for this tokenizer."""
+        return any(self.cells[column.id].estimate is not None for column in columns)
+
 
 @dataclass
 class Table:
@@ -142,6 +146,8 @@ class Table:
     anchors: list[Row]
     not_run: list[str]
     refused: list[Refused]
+    wanted: tuple[str, ...] = ()
+    """Headline metrics in order, without judges."""
     distinct: str | None = None
     """What tells this table from another of the same task and dataset."""
 
@@ -152,12 +158,13 @@ class Table:
 
     @property
     def front(self) -> list[Column]:
-        """Columns of the front page: rates, latent rates, headline metrics."""
-        whole = [c for c in self.columns if c.stream is None]
+        """Columns of the front page: rates, the first rate of latents, headline metrics."""
+        whole = self.shared
+        headline = [c for c in whole if c.headline and not c.rate and not c.latent]
         return (
             [c for c in whole if c.rate]
-            + [c for c in whole if c.latent]
-            + [c for c in whole if c.headline and not c.rate and not c.latent]
+            + [c for c in whole if c.latent][:1]
+            + sorted(headline, key=lambda c: self.wanted.index(c.base) if c.base in self.wanted else len(self.wanted))
         )
 
     @property
@@ -243,6 +250,7 @@ def make_tables(loaded: Loaded, board: Board) -> list[Table]:
                     - {x.result.tokenizer.name for x in loaded.refused if _same_place(x.result, first)}
                 ),
                 refused=[x for x in loaded.refused if _same_place(x.result, first)],
+                wanted=board.headline.get(first.task.name, first.task.headline),
                 distinct=distinct,
             )
         )

@@ -125,7 +125,7 @@
   function icon(button, name) {
     button.firstChild.firstChild.setAttribute("d", ICONS[name]);
   }
-  function stamp(seconds) { return Math.floor(seconds / 60) + ":" + ("0" + Math.floor(seconds % 60)).slice(-2); }
+  function stamp(seconds) { return seconds.toFixed(1) + " s"; }
   function group(clip) { return all(".clip", clip.closest(".clips")); }
   function audioOf(clip) { return clip.querySelector("audio"); }
   function choose(clip) {

@@ -1,0 +1,281 @@
+"""The pages as files: well-formed, complete without JavaScript, nothing linked that is not there, nothing fetched."""
+
+from __future__ import annotations
+
+import csv
+import json
+import re
+import subprocess
+import sys
+from html.parser import HTMLParser
+from itertools import pairwise
+from pathlib import Path
+from urllib.parse import unquote
+
+import pytest
+from leaderboard.fakes import CROWD, Fake, write_result
+
+from tokbench.errors import UserError
+from tokbench.leaderboard import build
+
+TABLE = "reconstruction-mini-en"
+VOID = {"area", "base", "br", "col", "embed", "hr", "img", "input", "link", "meta", "source", "track", "wbr"}
+# SVG shapes are written in the XML way.
+CLOSED = {"circle", "line", "polygon", "path"}
+
+
+class Page(HTMLParser):
+    """Collects what the checks need, and every tag that is not closed where it should be."""
+
+    def __init__(self, path: Path) -> None:
+        super().__init__()
+        self.path = path
+        self.stack: list[str] = []
+        self.problems: list[str] = []
+        self.ids: list[str] = []
+        self.links: list[str] = []
+        self.tags: list[tuple[str, dict[str, str | None]]] = []
+        self.text = path.read_text(encoding="utf-8")
+        self.feed(self.text)
+        self.close()
+        self.problems += [f"<{tag}> is never closed" for tag in self.stack]
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        found = dict(attrs)
+        self.tags.append((tag, found))
+        if len(found) < len(attrs):
+            self.problems.append(f"<{tag}> repeats an attribute")
+        if found.get("id"):
+            self.ids.append(str(found["id"]))
+        self.links += [str(found[a]) for a in ("href", "src") if found.get(a)]
+        if tag not in VOID and tag not in CLOSED:
+            self.stack.append(tag)
+
+    def handle_startendtag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.tags.append((tag, dict(attrs)))
+
+    def handle_endtag(self, tag: str) -> None:
+        if not self.stack or self.stack[-1] != tag:
+            self.problems.append(f"</{tag}> closes {self.stack[-3:]} at {self.getpos()}")
+        else:
+            self.stack.pop()
+
+
+@pytest.fixture(scope="module")
+def pages(site: Path) -> dict[str, Page]:
+    return {p.relative_to(site).as_posix(): Page(p) for p in sorted(site.rglob("*.html"))}
+
+
+def test_every_page_there_should_be(pages: dict[str, Page]) -> None:
+    names = {"identity", "codec2-1200", "kmeans-logmel-500", "kmeans-whisper-tiny-500", "kanade-25hz", "mimi-8",
+             "losatok-25hz", "hubert-units", "broken-codec", "phone-labels"}  # fmt: skip
+    assert set(pages) == {"index.html", "audio.html", "published.html", f"tasks/{TABLE}.html"} | {
+        f"tokenizers/{n}.html" for n in names
+    }
+
+
+def test_pages_are_well_formed(pages: dict[str, Page]) -> None:
+    for name, page in pages.items():
+        assert not page.problems, (name, page.problems[:3])
+        twice = {i for i in page.ids if page.ids.count(i) > 1}
+        assert not twice, (name, twice)
+        assert page.text.startswith("<!DOCTYPE html>"), name
+
+
+def test_every_link_leads_somewhere(site: Path, pages: dict[str, Page]) -> None:
+    for name, page in pages.items():
+        for link in page.links:
+            if link.startswith(("https://", "data:")):
+                continue
+            target, _, anchor = link.partition("#")
+            path = (site / name).parent / unquote(target) if target else site / name
+            assert path.is_file(), (name, link)
+            if anchor:
+                other = pages[path.resolve().relative_to(site.resolve()).as_posix()]
+                assert anchor in other.ids, (name, link)
+
+
+def test_links_of_the_drawer_lead_somewhere(site: Path) -> None:
+    for path in [site / "index.html", site / "tasks" / f"{TABLE}.html"]:
+        found = re.search(r'<script type="application/json"[^>]*>(.*?)</script>', path.read_text(), re.S)
+        assert found
+        data = json.loads(found[1])
+        facts = [*data["cells"].values(), *(c["facts"] for c in data["columns"].values())]
+        facts += [r["facts"] for r in data["results"].values()]
+        links = [fact[2] for group in facts for fact in group if fact[2]]
+        assert links
+        assert all((site / link).is_file() for link in links)
+
+
+def test_nothing_is_loaded_from_elsewhere(site: Path, pages: dict[str, Page]) -> None:
+    for name, page in pages.items():
+        for tag, attrs in page.tags:
+            if tag == "a":
+                continue
+            for attribute in ("src", "href", "srcset", "poster", "data", "action"):
+                value = attrs.get(attribute) or ""
+                assert "//" not in value.replace("http://www.w3.org/2000/svg", ""), (name, tag, value)
+        assert not re.search(r"\bfetch\(|XMLHttpRequest|import\(|type=.module|@import|url\(", page.text), name
+        assert (site / name).stat().st_size < 2_000_000
+
+
+def test_tables_are_complete_without_javascript(pages: dict[str, Page]) -> None:
+    text = re.sub(r"<[^>]+>", "", pages["index.html"].text)
+    for fake in CROWD:
+        if f"tokenizers/{fake.name}.html" in pages:
+            assert fake.name in text
+    assert "broken-codec: not published: partial, 3 of 64 failed" in " ".join(text.split())
+    assert "not applicable: phone-labels has no decoder" in text
+    assert "encode-only: there is no audio to score" in text
+    assert "continuous latents have no finite rate" in text
+    assert "Synthetic speech." in text
+    table = pages["index.html"].text.split('<table class="results"')[1].split("</table>")[0]
+    rows = re.findall(r'<tr data-name="([^"]+)".*?</tr>', table, re.S)
+    assert len(rows) == 9
+    for row in re.findall(r'<tr data-name=".*?</tr>', table, re.S):
+        cells = re.findall(r'<td class="num[^"]*"[^>]*>(.*?)</td>', row, re.S)
+        assert all(re.sub(r"<[^>]+>", "", cell).strip() for cell in cells)
+
+
+def test_the_table_agrees_with_the_results(site: Path) -> None:
+    data = json.loads((site / "downloads" / "results.json").read_text())
+    (table,) = data["tables"]
+    html = (site / "index.html").read_text()
+    wer = "wer[whisper-tiny.en]"
+    for result in data["results"]:
+        estimate = next((e for e in result["estimates"] if e["metric"] == wer), None)
+        row = next(r for r in table["rows"] if r["tokenizer"] == result["tokenizer"]["name"])
+        cell = row["cells"]["wer-whisper-tiny.en"]
+        if estimate is None:
+            assert cell["value"] is None
+            assert cell["reason"]
+            continue
+        assert cell["value"] == estimate["value"]
+        shown = f'data-v="{estimate["value"]}"'
+        assert shown in html
+        half = (estimate["ci95"][1] - estimate["ci95"][0]) / 2 * 100
+        printed = html.split(shown)[1].split("</td>")[0]
+        assert f'<span class="v">{estimate["value"] * 100:.1f}</span><span class="h"> ± {half:.1f}</span>' in printed
+
+
+def test_the_best_and_the_tied_are_marked_and_anchors_are_not(site: Path) -> None:
+    table = json.loads((site / "downloads" / f"{TABLE}.json").read_text())
+    for column in table["columns"]:
+        cells = {r["tokenizer"]: (r, r["cells"][column["id"]]) for r in table["rows"]}
+        marks = {name: cell.get("standing") for name, (_, cell) in cells.items()}
+        assert all(marks[n] is None for n, (row, _) in cells.items() if row["anchor"])
+        if column["metric"] in ("wer[whisper-tiny.en]", "stoi", "pesq_wb"):
+            sign = 1 if column["direction"] == "lower" else -1
+            values = {n: sign * c["value"] for n, (r, c) in cells.items() if c["value"] is not None and not r["anchor"]}
+            best = min(values, key=values.__getitem__)
+            assert [n for n, mark in marks.items() if mark == "best"] == [best]
+        if column["metric"] == "dnsmos_ovrl":
+            assert list(marks.values()).count("tied") >= 3, "all are drawn from one distribution"
+        if column["metric"].startswith(("bps_", "tokens_")):
+            assert set(marks.values()) == {None}
+
+
+def test_continuous_rates_have_their_own_columns(site: Path) -> None:
+    table = json.loads((site / "downloads" / f"{TABLE}.json").read_text())
+    rows = {r["tokenizer"]: r["cells"] for r in table["rows"]}
+    assert rows["losatok-25hz"]["bps-effective"]["value"] is None
+    assert rows["losatok-25hz"]["bps-quantised"]["value"] > 0
+    assert rows["mimi-8"]["bps-effective"]["value"] > 0
+    assert rows["mimi-8"]["bps-quantised"]["value"] is None
+
+
+def test_downloads_hold_the_same_numbers(site: Path) -> None:
+    downloads = site / "downloads"
+    with (downloads / f"{TABLE}.csv").open(newline="") as file:
+        rows = list(csv.DictReader(file))
+    table = json.loads((downloads / f"{TABLE}.json").read_text())
+    found = {(r["tokenizer"], r["metric"]): r for r in rows}
+    assert len(found) == len(rows) == len(table["rows"]) * len(table["columns"])
+    for row in table["rows"]:
+        for column in table["columns"]:
+            line = found[row["tokenizer"], column["metric"]]
+            value = row["cells"][column["id"]]["value"]
+            assert (float(line["value"]) if line["value"] else None) == value
+            assert value is not None or line["reason"]
+    markdown = (downloads / f"{TABLE}.md").read_text()
+    lines = [x for x in markdown.splitlines() if x.startswith("|")]
+    assert len(lines) == 2 + len(table["rows"])
+    assert len({len(re.split(r"(?<!\\)\|", x)) for x in lines}) == 1
+    latex = (downloads / f"{TABLE}.tex").read_text()
+    assert latex.count(r"\\") == 1 + len(table["rows"])
+    assert not re.search(r"(?<!\\)[%&_](?=\S*\\\\)", "".join(x for x in latex.splitlines() if "multicolumn" in x))
+
+
+def test_rows_are_copied_unchanged(site: Path, results: Path) -> None:
+    copies = sorted((site / "rows" / TABLE).glob("kanade-25hz-*.parquet"))
+    assert [c.name for c in copies] == ["kanade-25hz-items.parquet", "kanade-25hz-tokens.parquet"]
+    original = next((results / "kanade-25hz").rglob("items.parquet"))
+    assert copies[0].read_bytes() == original.read_bytes()
+
+
+def test_headings_descend_and_tables_have_scopes(pages: dict[str, Page]) -> None:
+    for name, page in pages.items():
+        levels = [int(tag[1]) for tag, attrs in page.tags if re.fullmatch(r"h[1-6]", tag) and "drawer" not in
+                  (attrs.get("id") or "")]  # fmt: skip
+        assert levels[0] == 1, name
+        assert levels.count(1) == 1, name
+        assert all(b - a <= 1 for a, b in pairwise(levels)), (name, levels)
+        assert all("scope" in attrs for tag, attrs in page.tags if tag == "th"), name
+        tables = page.text.count("<table")
+        assert page.text.count("<caption") == tables, name
+        for tag, attrs in page.tags:
+            if tag == "svg" and attrs.get("aria-hidden") != "true":
+                assert attrs.get("role") == "img"
+                assert all(i in page.ids for i in str(attrs["aria-labelledby"]).split())
+            if tag == "audio":
+                assert attrs.get("preload") == "none"
+                assert attrs.get("aria-label")
+                assert "controls" in attrs, "without JavaScript the browser's own player is there"
+
+
+def test_a_hostile_name_or_text_stays_text(tmp_path: Path) -> None:
+    evil = "</script><script>alert(1)</script><img src=x onerror=alert(2)>"
+    fake = Fake("plain", evil, 0.1, 0.8)
+    write_result(tmp_path / "results", fake, clips=1, draws=50)
+    write_result(tmp_path / "results", Fake("other", "two", 0.1, 0.8), clips=1, draws=50)
+    site = build([tmp_path / "results"], tmp_path / "site").parent
+    for path in site.rglob("*.html"):
+        page = Page(path)
+        assert not page.problems, path
+        assert all(attrs.get("src") != "x" for _, attrs in page.tags)
+        assert "<script>alert" not in page.text
+
+
+def test_only_its_own_folder_is_replaced(results: Path, tmp_path: Path) -> None:
+    out = tmp_path / "site"
+    out.mkdir()
+    (out / "thesis.txt").write_text("mine")
+    with pytest.raises(UserError, match="is not empty and was not made by this command"):
+        build([results], out)
+    assert [p.name for p in out.iterdir()] == ["thesis.txt"]
+    build([results], out, force=True)
+    assert (out / "thesis.txt").read_text() == "mine"
+    assert (out / "index.html").is_file()
+    own = tmp_path / "own"
+    build([results], own)
+    (own / "stale.html").write_text("old")
+    build([results], own)
+    assert not (own / "stale.html").exists()
+    assert not [p for p in tmp_path.iterdir() if p.name.startswith(".")], "nothing is left behind"
+
+
+def test_the_same_results_give_the_same_bytes(results: Path, site: Path, tmp_path: Path) -> None:
+    again = build([results], tmp_path / "again").parent
+    for path in site.rglob("*"):
+        if path.is_file():
+            assert path.read_bytes() == (again / path.relative_to(site)).read_bytes(), path
+
+
+def test_building_imports_no_model_library(results: Path, tmp_path: Path) -> None:
+    code = (
+        "import sys; from pathlib import Path; from tokbench.leaderboard import build;"
+        f"build([Path({str(results)!r})], Path({str(tmp_path / 'x')!r}));"
+        "print([m for m in ('torch', 'mlflow', 'transformers', 'librosa', 'faster_whisper') if m in sys.modules])"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"
