@@ -61,10 +61,8 @@ def main() -> None:
                 for name, judge in judges.items()
             }
             for index, item in enumerate(protocol.items(dataset)[first : first + 8]):
-                length = min(len(before[index].wave), len(after[index].wave))
-                pair = [Clip(clip.wave[:length], METRIC_RATE) for clip in (before[index], after[index])]
                 evidence = {name: (one[index], two[index]) for name, (one, two) in heard.items()}
-                protocol._measure_pair(item, pair[0], pair[1], length, evidence)
+                protocol._measure_pair(item, before[index], after[index], evidence)
         return time.perf_counter() - start
 
     folder = Path(tempfile.mkdtemp())

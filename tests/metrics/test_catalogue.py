@@ -95,7 +95,7 @@ def test_speaker_similarity() -> None:
 
 
 def test_opinion_scores() -> None:
-    assert opinion_scores({"dnsmos_ovrl": 3, "utmos": 4.25}) == {"dnsmos_ovrl": 3.0, "utmos": 4.25}
+    assert opinion_scores({"ovrl": 3, "utmos": 4.25}) == {"dnsmos_ovrl": 3.0, "utmos": 4.25}
     with pytest.raises(UndefinedMetric, match="utmos"):
         opinion_scores({"utmos": float("nan")})
     with pytest.raises(TokbenchError, match="no metric is called 'mos'"):

@@ -9,7 +9,17 @@ import numpy as np
 from tokbench.errors import TokbenchError, UndefinedMetric
 from tokbench.metrics.base import Mean, Metric
 
-__all__ = ["METRICS", "opinion_scores"]
+__all__ = ["EVIDENCE", "METRICS", "opinion_scores"]
+
+
+EVIDENCE = {
+    "ovrl": "dnsmos_ovrl",
+    "sig": "dnsmos_sig",
+    "bak": "dnsmos_bak",
+    "p808": "dnsmos_p808",
+    "utmos": "utmos",
+}
+"""What a judge calls its score -> the metric."""
 
 
 def opinion_scores(scores: Mapping[str, float]) -> dict[str, float]:
@@ -17,15 +27,16 @@ def opinion_scores(scores: Mapping[str, float]) -> dict[str, float]:
 
     Raises:
         UndefinedMetric: a score is not finite.
-        TokbenchError: a score has no metric of that name.
+        TokbenchError: a score belongs to no metric.
     """
-    known = {metric.name for metric in METRICS}
+    components = {}
     for name, score in scores.items():
-        if name not in known:
-            raise TokbenchError(f"no metric is called '{name}'", where="opinion scores", hint=", ".join(sorted(known)))
+        if name not in EVIDENCE:
+            raise TokbenchError(f"no metric is made from '{name}'", where="opinion scores", hint=", ".join(EVIDENCE))
         if not np.isfinite(score):
-            raise UndefinedMetric(f"{name} is not a number")
-    return {name: float(score) for name, score in scores.items()}
+            raise UndefinedMetric(f"{EVIDENCE[name]} is not a number")
+        components[EVIDENCE[name]] = float(score)
+    return components
 
 
 _DNSMOS = "Reddy et al., DNSMOS P.835, ICASSP 2022"

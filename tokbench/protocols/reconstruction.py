@@ -1,7 +1,7 @@
 """Reconstruction: what survives the way into tokens and back, and what it costs in bits.
 
-Original and decoded audio are brought to 16 kHz by one resampler and cut to the shorter length; no other alignment and
-no loudness change. Each judge hears both. Intrusive metrics compare the waves, the rest compares the evidence.
+Original and decoded audio are brought to 16 kHz by one resampler; no alignment, no loudness change. Each judge hears
+both whole. Intrusive metrics compare the waves, cut to the shorter; the rest compares the evidence.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from tokbench.metrics import duration, intelligibility, mos, pesq, pitch, speake
 from tokbench.metrics.align import cut_to_shorter
 from tokbench.metrics.base import Metric
 from tokbench.metrics.tokens import token_estimates, token_rows
-from tokbench.protocols.base import Components, Item, Protocol, Row, Shard, Take, failed_row
+from tokbench.protocols.base import Components, Item, Protocol, Row, Shard, Take, failed_row, stable
 from tokbench.stats import estimate
 from tokbench.types import Encoded
 
@@ -129,17 +129,17 @@ class Reconstruction(Protocol):
         chosen += [*intelligibility.METRICS, *pesq.METRICS, *spectral.METRICS]
         for name in self.judge_of("pitch"):
             chosen += [metric.of(name) for metric in pitch.METRICS]
-        if self.judge_of("mos"):
-            chosen += mos.METRICS
+        for name in self.judge_of("mos"):
+            chosen += [metric.of(name) for metric in mos.METRICS]
         return [*chosen, *duration.METRICS]
 
     def _measure_pair(
-        self, item: Item, reference: Clip, copy: Clip, length: int, heard: Mapping[str, tuple[Evidence, Evidence]]
+        self, item: Item, reference: Clip, copy: Clip, heard: Mapping[str, tuple[Evidence, Evidence]]
     ) -> Row:
         text = item.utterances["utterance"].text
         row = Components({"id": item.id, "speaker": item.cluster, "text": text, "error": None, "stage": None})
-        before, after = reference.wave, copy.wave
-        row.add(duration.METRICS, lambda: duration.duration(len(before), length))
+        before, after = cut_to_shorter(reference.wave, copy.wave)
+        row.add(duration.METRICS, lambda: duration.duration(len(reference.wave), len(copy.wave)))
         row.add(_named(intelligibility, "stoi"), lambda: intelligibility.stoi(before, after, rate=METRIC_RATE))
         row.add(_named(intelligibility, "estoi"), lambda: intelligibility.estoi(before, after, rate=METRIC_RATE))
         row.add(_named(pesq, "pesq_wb"), lambda: pesq.pesq_wb(before, after))
@@ -181,29 +181,20 @@ class Reconstruction(Protocol):
 
 def _pair(
     original: Clip | ItemError, decoded: Clip | ItemError, tokens: Encoded | ItemError | None, card: TokenizerCard
-) -> tuple[Clip, Clip, int] | ItemError:
-    """Original and copy at the metric rate and of one length, and the copy's own length in samples at that rate."""
-    for part in (original, decoded, tokens):
-        if isinstance(part, ItemError):
-            return part
-    assert isinstance(original, Clip)
-    assert isinstance(decoded, Clip)
-    if isinstance(tokens, Encoded):
-        # What the tokenizer padded beyond the utterance is no part of the copy.
+) -> tuple[Clip, Clip] | ItemError:
+    """Original and copy at the metric rate, each whole; what the tokenizer padded beyond the utterance is cut off."""
+    if isinstance(original, ItemError):
+        return original
+    if isinstance(tokens, ItemError):
+        return tokens
+    if isinstance(decoded, ItemError):
+        return decoded
+    if tokens is not None:
         wanted = round(tokens.n_samples * decoded.rate / card.input_rate)
-        own = round(len(decoded.wave) * METRIC_RATE / decoded.rate)
         decoded = Clip(decoded.wave[:wanted], decoded.rate)
-    else:
-        own = round(len(decoded.wave) * METRIC_RATE / decoded.rate)
     if decoded.wave.size == 0:
         return ItemError("the decoded audio has no samples")
-    reference, copy = original.at(METRIC_RATE), decoded.at(METRIC_RATE)
-    before, after = cut_to_shorter(reference.wave, copy.wave)
-    return (
-        Clip(reference.wave, METRIC_RATE) if len(before) == len(reference.wave) else Clip(before, METRIC_RATE),
-        Clip(after, METRIC_RATE),
-        own,
-    )
+    return original.at(METRIC_RATE), decoded.at(METRIC_RATE)
 
 
 def _named(module: ModuleType, name: str) -> tuple[Metric, ...]:
@@ -242,11 +233,15 @@ def _pitches(
 
 
 def _opinions(
-    row: Components, _judge: str, original: Evidence, decoded: Evidence, _text: str | None, _normaliser: str
+    row: Components, judge: str, original: Evidence, decoded: Evidence, _text: str | None, _normaliser: str
 ) -> None:
-    scores = {name: float(value) for name, value in decoded.items() if not isinstance(value, str)}
-    row.add(tuple(m for m in mos.METRICS if m.name in scores), lambda: mos.opinion_scores(scores))
-    row.row |= {f"{name}_original": value for name, value in original.items()}
+    for kind, scores in (("", decoded), ("_original", original)):
+        plain = {name: float(value) for name, value in scores.items() if not isinstance(value, str)}
+        metrics = [m.of(judge) for m in mos.METRICS if m.name in {mos.EVIDENCE.get(name) for name in plain}]
+        if kind:  # what the judge says of the original is told beside, and is no metric of the tokenizer
+            row.row |= {f"{mos.EVIDENCE[name]}{kind}[{judge}]": stable(value) for name, value in plain.items()}
+        else:
+            row.add(metrics, partial(mos.opinion_scores, plain), judge=judge)
 
 
 _JUDGED = {"asr": _recognised, "speaker": _voices, "pitch": _pitches, "mos": _opinions}
