@@ -122,6 +122,7 @@ def result_facts(result: Result, table: Table) -> list[Fact]:
         facts.append(Fact("Text normaliser", manifest.normaliser))
     facts.append(Fact("Resampler", manifest.resampler))
     facts.append(Fact("Seeds", ", ".join(map(str, manifest.seeds)) or "none"))
+    facts.append(Fact("Bootstrap draws", format_number(manifest.draws, 0)))
     facts.append(Fact("Run started", manifest.started))
     facts.append(Fact("Make it again", command(result), code=True))
     if manifest.argv:
