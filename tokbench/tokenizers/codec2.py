@@ -41,7 +41,7 @@ class Codec2(Tokenizer):
     phases of unvoiced harmonics from a generator that is global to the loaded library and cannot be seeded: decoding
     is repeatable only because every utterance is decoded by a private copy of that library, in its initial state.
 
-    `card.params["lookahead_samples"]` is the delay of encoder and decoder together. It is fed as zeros after the
+    `card.params.get("lookahead_samples", 0)` is the delay of encoder and decoder together. It is fed as zeros after the
     utterance and cut off the beginning of the output, so that output and input are aligned.
     """
 
@@ -70,13 +70,13 @@ class Codec2(Tokenizer):
         probe = self._coder(self.mode)
         self.frame_samples = int(probe.samples_per_frame())
         self.frame_symbols, rest = divmod(int(probe.bits_per_frame()), SYMBOL_BITS)
-        self.delay: int = card.params["lookahead_samples"]
+        self.delay: int = card.params.get("lookahead_samples", 0)
         spec = card.stream_specs[0]
         matches = (
             card.input_rate == card.output_rate == 8000
             and spec.vocab == 1 << SYMBOL_BITS
             and spec.rate_hz * self.frame_samples == self.frame_symbols * card.input_rate
-            and card.params["symbols_per_frame"] == self.frame_symbols
+            and card.params.get("symbols_per_frame") == self.frame_symbols
         )
         if rest or not matches:
             raise CardError(

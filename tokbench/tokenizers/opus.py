@@ -31,7 +31,7 @@ DECODER_RATE = 48000
 class Opus(Tokenizer):
     """Opus at `card.params["bit_rate"]` bit/s, 16 kHz in and out.
 
-    The encoder looks ahead `card.params["lookahead_samples"]` samples (the pre-skip of RFC 7845: 312 samples at
+    The encoder looks ahead `card.params.get("lookahead_samples", 0)` samples (the pre-skip of RFC 7845: 312 samples at
     48 kHz, 6.5 ms). They are coded as zeros after the utterance, which may take one packet more, and are cut off the
     beginning of the output. A new encoder and decoder serve each utterance.
     """
@@ -67,7 +67,7 @@ class Opus(Tokenizer):
             card.output_rate == card.input_rate
             and spec.vocab == 256
             and spec.rate_hz == Fraction(self.bit_rate, 8)
-            and card.params["symbols_per_frame"] == self.packet_bytes
+            and card.params.get("symbols_per_frame") == self.packet_bytes
         )
         if rest or not matches:
             raise CardError(
@@ -75,7 +75,7 @@ class Opus(Tokenizer):
                 where=f"tokenizer '{card.name}': streams",
             )
         self.delay = self._pre_skip()
-        if self.delay != card.params["lookahead_samples"]:
+        if self.delay != card.params.get("lookahead_samples", 0):
             raise CardError(
                 f"libopus looks ahead {self.delay} samples",
                 where=f"tokenizer '{card.name}': params.lookahead_samples",
