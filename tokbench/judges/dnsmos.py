@@ -15,6 +15,7 @@ import numpy as np
 import numpy.typing as npt
 
 from tokbench.config import JudgeCard
+from tokbench.errors import CardError, ItemError
 from tokbench.judges.base import Evidence, Judge
 from tokbench.judges.inputs import check_params, checked, full_scale, need, require_finite, require_sound
 from tokbench.judges.mel import mel_power
@@ -26,6 +27,7 @@ __all__ = ["Dnsmos"]
 _RATE = 16000
 _SECONDS = 9.01
 _WINDOW = int(_SECONDS * _RATE)
+_MIN_SAMPLES = 1600
 _POLYNOMIALS = {
     "sig": (-0.08397278, 1.22083953, 0.0052439),
     "bak": (-0.13166888, 1.60915514, -0.39604546),
@@ -41,13 +43,21 @@ class Dnsmos(Judge):
     reference does. Samples beyond full scale are clipped, as writing a 16-bit file would (speechmos refuses them).
     It does not rank codecs: in published comparisons original speech scores lower than most of its
     reconstructions, because the networks reward clean, denoised sound.
+
+    Params:
+        repetition: "double" as the reference (2 to 4 s of speech become up to 7 windows), or "window": repeat to
+            exactly one window, several times faster, for cards of another name, as the scores differ slightly.
     """
 
     code_modules = ("tokbench.judges.inputs", "tokbench.judges.mel", "tokbench.judges.weights")
 
     def __init__(self, card: JudgeCard, *, device: str = "cpu", weights: Path | None = None) -> None:
         super().__init__(card, device=device, weights=weights)
-        check_params(card, set())
+        check_params(card, {"repetition"})
+        repetition = card.params.get("repetition", "double")
+        if repetition not in ("double", "window"):
+            raise CardError("'repetition' must be double or window", where=f"judge {card.name}: params.repetition")
+        self._double = repetition == "double"
         paths = find_files(card, weights)
         runtime = need("onnxruntime", card)
         options = runtime.SessionOptions()
@@ -70,14 +80,17 @@ class Dnsmos(Judge):
         """Score each wave: {"ovrl", "sig", "bak", "p808"}.
 
         Raises:
-            ItemError: every sample is zero: the networks would answer all the same, with a number about nothing.
+            ItemError: shorter than 0.1 s, or every sample is zero: the networks would answer all the same, with a
+                number about nothing.
         """
         return [self._score(wave) for wave in checked(self.card, wavs)]
 
     def _score(self, wave: Wave) -> Evidence:
         require_sound(self.card, wave)
+        if len(wave) < _MIN_SAMPLES:
+            raise ItemError(f"{len(wave)} samples are too few to judge", where=f"judge {self.card.name}")
         raw, p808 = [], []
-        for window in _windows(full_scale(wave)):
+        for window in _windows(full_scale(wave), double=self._double):
             raw.append(self._p835.run(None, {"input_1": window[None]})[0][0])
             p808.append(self._p808.run(None, {"input_1": _log_mel(window[:-160])[None]})[0][0, 0])
         outputs = np.asarray(raw, np.float64)
@@ -90,8 +103,10 @@ class Dnsmos(Judge):
         return {name: scores[name] for name in ("ovrl", "sig", "bak", "p808")}
 
 
-def _windows(wave: Wave) -> list[Wave]:
+def _windows(wave: Wave, *, double: bool) -> list[Wave]:
     """Float32 `[144160]` each; at least one."""
+    if not double and len(wave) < _WINDOW:
+        return [np.resize(wave, _WINDOW)]
     while len(wave) < _WINDOW:
         wave = np.concatenate([wave, wave])
     # Whole seconds of audio less the window, truncated towards zero: the reference's count.

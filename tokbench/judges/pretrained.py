@@ -40,6 +40,7 @@ def load_transformer(card: JudgeCard, class_name: str, *, device: str, weights: 
     if len(folders) != 1:
         raise MissingWeights("its files must lie in one folder", where=f"judge {card.name}")
     folder = folders.pop()
+    need("transformers", card).utils.logging.disable_progress_bar()  # progress belongs to the runner
     model, info = getattr(need("transformers", card), class_name).from_pretrained(
         str(folder), local_files_only=True, output_loading_info=True, dtype="float32"
     )

@@ -1,7 +1,7 @@
 """Speaker judges whose weights come from the hub or a local folder: WavLM x-vectors and SpeechBrain's ECAPA-TDNN.
 
-Both give embeddings of unit length. Audio shorter than 4,880 samples (0.305 s) is padded with zeros: fewer leave
-the x-vector's time-delay layers without a frame.
+Both give embeddings of unit length. Audio shorter than 5,200 samples (0.325 s) is padded with zeros: fewer leave
+the x-vector one pooled frame or none, whose standard deviation is NaN.
 """
 
 from __future__ import annotations
@@ -22,8 +22,8 @@ from tokbench.types import Wave
 
 __all__ = ["MIN_SAMPLES", "SpeechBrainEcapa", "WavLMXVector"]
 
-MIN_SAMPLES = 4880
-"""Samples at 16 kHz under which audio is padded with zeros: 15 frames of 400 samples, 320 apart."""
+MIN_SAMPLES = 5200
+"""Samples at 16 kHz under which audio is padded with zeros: 16 frames of 400 samples, 320 apart."""
 
 
 class WavLMXVector(Judge):
