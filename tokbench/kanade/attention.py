@@ -1,0 +1,151 @@
+"""Local-window attention: frame i sees frames j with `|i - j| <= radius`, in memory linear in the length.
+
+Three backends compute the same function: flash-attn (where it is installed, half precision on CUDA), torch's
+flex_attention (CUDA), and scaled dot products over blocks of queries with their windows of keys (everywhere).
+"""
+
+from __future__ import annotations
+
+from functools import lru_cache
+from importlib.util import find_spec
+from typing import Any, Literal
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from tokbench.errors import MissingBackend, UserError
+
+__all__ = ["Backend", "local_attention", "resolve_backend"]
+
+Backend = Literal["auto", "flash", "flex", "sdpa"]
+
+_FLEX_BLOCK = 128
+"""Block size of flex_attention's sparsity; its default."""
+
+
+def local_attention(
+    q: Tensor, k: Tensor, v: Tensor, *, radius: int, dropout: float = 0.0, backend: Backend = "auto"
+) -> Tensor:
+    """Bidirectional attention inside a window, scaled by `1 / sqrt(D)`.
+
+    Args:
+        q: queries `[B, H, T, D]`; k and v likewise.
+        k: keys.
+        v: values.
+        radius: frames seen on either side.
+        dropout: probability of dropping an attention weight; 0 outside training.
+        backend: see `resolve_backend`.
+
+    Returns:
+        `[B, H, T, D]`, in the dtype of v.
+    """
+    chosen = resolve_backend(backend, q, dropout=dropout)
+    if chosen == "flash":
+        return _flash(q, k, v, radius, dropout)
+    if radius >= q.shape[2] - 1:  # everybody sees everybody
+        return functional.scaled_dot_product_attention(q, k, v, dropout_p=dropout)
+    if chosen == "flex":
+        return _flex(q, k, v, radius)
+    return _blocked(q, k, v, radius, dropout)
+
+
+def resolve_backend(backend: Backend, q: Tensor, *, dropout: float = 0.0) -> Literal["flash", "flex", "sdpa"]:
+    """The backend that "auto" stands for; anything else is checked and returned.
+
+    flash-attn takes float16 and bfloat16 on CUDA only; flex_attention knows no dropout.
+
+    Raises:
+        MissingBackend: flash-attn was asked for and is not installed.
+        UserError: the backend cannot do what is asked.
+    """
+    half = q.dtype in (torch.float16, torch.bfloat16)
+    if backend == "auto":
+        if not q.is_cuda:
+            return "sdpa"
+        if half and find_spec("flash_attn") is not None:
+            return "flash"
+        return "flex" if dropout == 0.0 else "sdpa"
+    if backend == "flash":
+        if find_spec("flash_attn") is None:
+            raise MissingBackend("flash-attn", extra="flash", needed_by="attention backend 'flash'")
+        if not (half and q.is_cuda):
+            raise UserError(f"flash-attn needs half precision on CUDA, has {q.dtype} on {q.device.type}")
+    if backend == "flex" and dropout > 0.0:
+        raise UserError("flex_attention has no dropout", hint="Use the backend 'sdpa' or dropout 0")
+    return backend
+
+
+def _flash(q: Tensor, k: Tensor, v: Tensor, radius: int, dropout: float) -> Tensor:
+    from flash_attn import flash_attn_func
+
+    # flash-attn keeps time before heads.
+    swapped = (x.transpose(1, 2) for x in (q, k, v))
+    out: Tensor = flash_attn_func(*swapped, dropout_p=dropout, window_size=(radius, radius))
+    return out.transpose(1, 2)
+
+
+def _blocked(q: Tensor, k: Tensor, v: Tensor, radius: int, dropout: float) -> Tensor:
+    """Blocks of `size` queries against the `size + 2 radius` keys around them: T (1 + 2 radius / size) keys in all."""
+    batch, heads, length, width = q.shape
+    size = max(32, min(2 * radius, 128))
+    blocks = -(-length // size)
+    tail = blocks * size - length
+    queries = functional.pad(q, (0, 0, 0, tail)).view(batch, heads, blocks, size, width)
+    # [blocks, batch * heads, ...]: the mask differs from block to block and from nothing else.
+    queries = queries.permute(2, 0, 1, 3, 4).flatten(1, 2)
+    windows = []
+    for x in (k, v):
+        padded = functional.pad(x, (0, 0, radius, radius + tail))
+        unfolded = padded.unfold(2, size + 2 * radius, size)  # [B, H, blocks, D, size + 2 radius]
+        windows.append(unfolded.permute(2, 0, 1, 4, 3).flatten(1, 2))
+    mask = _band(length, size, radius, q.device)
+    out = functional.scaled_dot_product_attention(queries, *windows, attn_mask=mask[:, None], dropout_p=dropout)
+    out = out.unflatten(1, (batch, heads)).permute(1, 2, 0, 3, 4).flatten(2, 3)
+    return out[:, :, :length]
+
+
+@lru_cache(maxsize=32)
+def _band(length: int, size: int, radius: int, device: torch.device) -> Tensor:
+    """Bool `[blocks, size, size + 2 radius]`: which keys of a block's window its queries see."""
+    start = torch.arange(0, length, size, device=device)[:, None]
+    query = start + torch.arange(size, device=device)
+    key = start - radius + torch.arange(size + 2 * radius, device=device)
+    near = (query[0, :, None] - key[0]).abs() <= radius
+    real = (key >= 0) & (key < length)
+    # Queries beyond the end are cut off afterwards; they see padding, since a row without keys would be NaN and
+    # would poison the gradients of all others.
+    return near & (real[:, None, :] | (query >= length)[:, :, None])
+
+
+def _flex(q: Tensor, k: Tensor, v: Tensor, radius: int) -> Tensor:
+    mask = _block_mask(q.shape[2], radius, q.device)
+    out: Tensor = _flex_kernel(q.is_cuda)(q, k, v, block_mask=mask)
+    return out
+
+
+@lru_cache(maxsize=2)
+def _flex_kernel(compiled: bool) -> Any:
+    from torch.nn.attention.flex_attention import flex_attention
+
+    # Uncompiled it is the slow definition that tests on a CPU compare with.
+    return torch.compile(flex_attention, dynamic=True) if compiled else flex_attention
+
+
+@lru_cache(maxsize=32)
+def _block_mask(length: int, radius: int, device: torch.device) -> Any:
+    """Which blocks of keys a block of queries needs, listed directly: `create_block_mask` would visit all T^2 pairs."""
+    from torch.nn.attention.flex_attention import BlockMask
+
+    def near(batch: Tensor, head: Tensor, query: Tensor, key: Tensor) -> Tensor:  # noqa: ARG001
+        return (query - key).abs() <= radius
+
+    blocks = -(-length // _FLEX_BLOCK)
+    reach = -(-radius // _FLEX_BLOCK)
+    index = torch.arange(blocks, device=device)
+    first, last = (index - reach).clamp(min=0), (index + reach).clamp(max=blocks - 1)
+    count = (last - first + 1).to(torch.int32)
+    columns = ((first[:, None] + index) % blocks).to(torch.int32)  # wanted blocks first, the others after them
+    return BlockMask.from_kv_blocks(
+        count[None, None], columns[None, None], BLOCK_SIZE=_FLEX_BLOCK, mask_mod=near, seq_lengths=(length, length)
+    )

@@ -1,0 +1,215 @@
+"""WavLM-base-plus as Kanade's front end: transformers' weights and layers, only the blocks that are needed.
+
+The convolutions run over pieces and the attention over rows of queries, so that memory grows linearly with the length;
+the results are those of `transformers.WavLMModel` (`hidden_states[i]`) to rounding. Checkpoints of transformers and of
+torchaudio are both read.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from tokbench.errors import MissingBackend
+
+__all__ = ["WavLM", "from_torchaudio", "normalize_keys", "unused_keys"]
+
+HOP, RECEPTIVE = 320, 400
+_CONV0_STRIDE, _CONV0_KERNEL = 5, 10
+_CONV0_PER_FRAME = HOP // _CONV0_STRIDE
+"""Outputs of the first convolution between two frames."""
+_CONV0_RECEPTIVE = (RECEPTIVE - _CONV0_KERNEL) // _CONV0_STRIDE + 1
+"""Outputs of the first convolution that one frame sees."""
+
+_PIECE = 1000
+"""Frames a piece of the convolutions (20 s)."""
+_BIAS_ELEMENTS = 1 << 24
+"""Attention weights that are biased at a time (64 MB in float32)."""
+
+
+class WavLM(nn.Module):
+    """The first blocks of WavLM-base-plus (Chen et al. 2022).
+
+    Args:
+        blocks: number of transformer blocks to build; deeper ones cannot influence what is returned.
+
+    Raises:
+        MissingBackend: transformers is not installed.
+    """
+
+    def __init__(self, *, blocks: int) -> None:
+        super().__init__()
+        try:
+            from transformers import WavLMConfig
+            from transformers.models.wavlm.modeling_wavlm import WavLMModel
+        except ModuleNotFoundError:
+            raise MissingBackend("transformers", extra="judges", needed_by="Kanade's SSL front end") from None
+        # transformers' defaults are WavLM-base-plus; masking and its embedding belong to pre-training.
+        config = WavLMConfig(num_hidden_layers=blocks, mask_time_prob=0.0, mask_feature_prob=0.0)
+        self.net: Any = WavLMModel(config)
+        self.blocks = blocks
+
+    def load(self, state: Mapping[str, Tensor]) -> None:
+        """Load normalised keys (see `normalize_keys`); tensors are taken over, not copied.
+
+        Raises:
+            RuntimeError: a key is missing or unexpected.
+        """
+        wanted = {k: v for k, v in state.items() if not unused_keys(k, self.blocks)}
+        self.net.load_state_dict(wanted, strict=True, assign=True)
+        self.net.requires_grad_(False)
+        # The position convolution's weight is fixed now: compute it from norm and direction once.
+        nn.utils.parametrize.remove_parametrizations(self.net.encoder.pos_conv_embed.conv, "weight")
+        self.eval()
+
+    def forward(self, wave: Tensor, layers: Iterable[int]) -> dict[int, Tensor]:
+        """Outputs of some blocks for 16 kHz audio `[B, n]`, as it is: no normalisation, no mask.
+
+        Args:
+            wave: at least 400 samples.
+            layers: block numbers, 1 = the first.
+
+        Returns:
+            `{layer: [B, (n - 80) // 320, 768]}`.
+        """
+        wanted = set(layers)
+        hidden = self._features(wave).transpose(1, 2)
+        hidden, _ = self.net.feature_projection(hidden)
+        encoder = self.net.encoder
+        hidden = encoder.layer_norm(hidden + encoder.pos_conv_embed(hidden))
+        bias = _position_bias(encoder.layers[0].attention, hidden.shape[1])
+        found = {}
+        for number, layer in enumerate(encoder.layers[: max(wanted)], start=1):
+            hidden = layer.layer_norm(hidden + _attention(layer.attention, hidden, bias))
+            hidden = layer.final_layer_norm(hidden + layer.feed_forward(hidden))
+            if number in wanted:
+                found[number] = hidden
+        return found
+
+    def _features(self, wave: Tensor) -> Tensor:
+        """Convolutional features `[B, 512, N]`, piece by piece.
+
+        The first convolution's group norm spans the whole utterance: its statistics are summed over all pieces first.
+        """
+        first, *others = self.net.feature_extractor.conv_layers
+        frames = (wave.shape[1] - RECEPTIVE) // HOP + 1
+        if frames <= _PIECE:
+            x = first(wave[:, None])
+            for conv in others:
+                x = conv(x)
+            return x  # type: ignore[no-any-return]
+        mean, variance = _conv0_statistics(first.conv, wave)
+        norm = first.layer_norm
+        scale = norm.weight * (variance + norm.eps).rsqrt()
+        shift = norm.bias - mean * scale
+        pieces = []
+        for start in range(0, frames, _PIECE):
+            stop = min(start + _PIECE, frames)
+            x = first.conv(wave[:, None, HOP * start : HOP * (stop - 1) + RECEPTIVE])
+            x = first.activation(torch.addcmul(shift[..., None], x, scale[..., None]))
+            for conv in others:
+                x = conv(x)
+            pieces.append(x)
+        return torch.cat(pieces, dim=2)
+
+
+def _conv0_statistics(conv: nn.Conv1d, wave: Tensor) -> tuple[Tensor, Tensor]:
+    """Mean and variance over time of the first convolution's channels, each `[B, C]`."""
+    total = (wave.shape[1] - _CONV0_KERNEL) // _CONV0_STRIDE + 1
+    step = _PIECE * _CONV0_PER_FRAME
+    count = sums = squares = 0.0
+    for start in range(0, total, step):
+        stop = min(start + step, total)
+        x = conv(wave[:, None, _CONV0_STRIDE * start : _CONV0_STRIDE * (stop - 1) + _CONV0_KERNEL])
+        count += stop - start
+        sums = sums + x.sum(-1, dtype=torch.float64)
+        squares = squares + x.square().sum(-1, dtype=torch.float64)
+    mean = sums / count
+    variance = (squares / count - mean.square()).clamp(min=0.0)
+    return mean.to(wave), variance.to(wave)
+
+
+def _position_bias(attention: Any, frames: int) -> Tensor:
+    """Bias of every relative position `-(N - 1) .. N - 1`, `[H, 2 N - 1]`, from the buckets of the T5 scheme."""
+    distance = torch.arange(1 - frames, frames, device=attention.rel_attn_embed.weight.device)
+    half = attention.num_buckets // 2
+    exact = half // 2
+    size = distance.abs()
+    # Distances beyond `exact` share buckets whose widths grow logarithmically up to `max_distance`.
+    logarithmic = torch.log(size.float().clamp(min=1) / exact) / math.log(attention.max_distance / exact)
+    far = (exact + logarithmic * (half - exact)).long().clamp(max=half - 1)
+    bucket = torch.where(size < exact, size, far) + half * (distance > 0)
+    return attention.rel_attn_embed(bucket).T.contiguous()  # type: ignore[no-any-return]
+
+
+def _attention(attention: Any, x: Tensor, bias: Tensor) -> Tensor:
+    """Self-attention with a gated relative position bias (WavLM, section 3.2), some rows of queries at a time."""
+    batch, frames, _ = x.shape
+    heads = attention.num_heads
+
+    def split(y: Tensor) -> Tensor:
+        return y.unflatten(-1, (heads, -1)).transpose(1, 2)
+
+    q, k, v = (split(project(x)) for project in (attention.q_proj, attention.k_proj, attention.v_proj))
+    gates = attention.gru_rel_pos_linear(split(x)).unflatten(-1, (2, 4)).sum(-1).sigmoid()
+    update, reset = gates.chunk(2, dim=-1)
+    gate = update * (reset * attention.gru_rel_pos_const - 1.0) + 2.0  # [B, H, N, 1]
+    rows = max(1, _BIAS_ELEMENTS // (batch * heads * frames))
+    out = []
+    for start in range(0, frames, rows):
+        stop = min(start + rows, frames)
+        # Row i of the bias matrix is the run of N values that begins at relative position -i.
+        runs = bias[:, frames - stop : 2 * frames - 1 - start].unfold(1, frames, 1).flip(1)
+        mask = gate[:, :, start:stop] * runs
+        out.append(functional.scaled_dot_product_attention(q[:, :, start:stop], k, v, attn_mask=mask))
+    mixed: Tensor = attention.out_proj(torch.cat(out, dim=2).transpose(1, 2).flatten(-2))
+    return mixed
+
+
+def normalize_keys(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """A checkpoint's keys as `transformers.WavLMModel` names them.
+
+    Understands torchaudio's names, a head model's prefix `wavlm.`, and the old names of weight norm.
+    """
+    if any(key.startswith("encoder.transformer.") for key in state):
+        state = from_torchaudio(state)
+    renamed = {}
+    for key, value in state.items():
+        key = key.removeprefix("wavlm.")
+        key = key.replace("pos_conv_embed.conv.weight_g", "pos_conv_embed.conv.parametrizations.weight.original0")
+        key = key.replace("pos_conv_embed.conv.weight_v", "pos_conv_embed.conv.parametrizations.weight.original1")
+        renamed[key] = value
+    return renamed
+
+
+def from_torchaudio(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """torchaudio's WavLM state dict under transformers' names; the joint projection is cut into its three parts."""
+    renamed = {}
+    for key, value in state.items():
+        key = key.replace("encoder.feature_projection.", "feature_projection.")
+        key = key.replace("encoder.transformer.", "encoder.")
+        key = key.replace(".attention.attention.", ".attention.")
+        joint = re.fullmatch(r"(.*\.attention\.)in_proj_(weight|bias)", key)
+        if joint:
+            for name, part in zip("qkv", value.chunk(3), strict=True):
+                renamed[f"{joint[1]}{name}_proj.{joint[2]}"] = part
+        else:
+            renamed[key] = value
+    return renamed
+
+
+def unused_keys(key: str, blocks: int) -> bool:
+    """Whether a normalised key belongs to what this front end leaves out: deeper blocks, masking, training heads."""
+    deeper = re.match(r"encoder\.layers\.(\d+)\.", key)
+    if deeper:
+        return int(deeper[1]) >= blocks
+    return key.startswith(
+        ("masked_spec_embed", "quantizer.", "project_q.", "project_hid.", "aux.", "projector.", "classifier.",
+         "tdnn.", "feature_extractor.0", "layer_weights", "objective.", "lm_head.")
+    )  # fmt: skip
