@@ -41,7 +41,7 @@ class Codec2(Tokenizer):
     phases of unvoiced harmonics from a generator that is global to the loaded library and cannot be seeded: decoding
     is repeatable only because every utterance is decoded by a private copy of that library, in its initial state.
 
-    `card.params.get("lookahead_samples", 0)` is the delay of encoder and decoder together. It is fed as zeros after the
+    `card.params["lookahead_samples"]` is the delay of encoder and decoder together. It is fed as zeros after the
     utterance and cut off the beginning of the output, so that output and input are aligned.
     """
 

@@ -31,7 +31,7 @@ DECODER_RATE = 48000
 class Opus(Tokenizer):
     """Opus at `card.params["bit_rate"]` bit/s, 16 kHz in and out.
 
-    The encoder looks ahead `card.params.get("lookahead_samples", 0)` samples (the pre-skip of RFC 7845: 312 samples at
+    The encoder looks ahead `card.params["lookahead_samples"]` samples (the pre-skip of RFC 7845: 312 samples at
     48 kHz, 6.5 ms). They are coded as zeros after the utterance, which may take one packet more, and are cut off the
     beginning of the output. A new encoder and decoder serve each utterance.
     """
