@@ -6,6 +6,7 @@ import hashlib
 import json
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -105,38 +106,11 @@ def test_identity_and_import_need_no_torch() -> None:
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
 
 
-def _save_tiny(folder: Path, name: str, *, normalise: bool) -> Any:
-    """A random model in the hub's layout: the large ones are pre-norm with layer-normed convolutions."""
-    import torch
-    import transformers
-
-    large = name.endswith("large")
-    kind = name.partition("-")[0]
-    config_class = transformers.HubertConfig if kind == "hubert" else transformers.WavLMConfig
-    model_class = transformers.HubertModel if kind == "hubert" else transformers.WavLMModel
-    torch.manual_seed(0)
-    config = config_class(
-        hidden_size=16,
-        num_hidden_layers=3,
-        num_attention_heads=2,
-        intermediate_size=32,
-        conv_dim=(8,) * 7,
-        num_conv_pos_embeddings=16,
-        num_conv_pos_embedding_groups=2,
-        do_stable_layer_norm=large,
-        feat_extract_norm="layer" if large else "group",
-    )
-    model = model_class(config).eval()
-    model.save_pretrained(folder)
-    transformers.Wav2Vec2FeatureExtractor(do_normalize=normalise, return_attention_mask=large).save_pretrained(folder)
-    return model
-
-
 @pytest.mark.parametrize("name", ["hubert-base", "hubert-large", "wavlm-base-plus", "wavlm-large"])
-def test_every_layer_equals_the_full_models(tmp_path: Path, name: str) -> None:
+def test_every_layer_equals_the_full_models(tmp_path: Path, name: str, save_tiny: Callable[..., Any]) -> None:
     torch = pytest.importorskip("torch")
     transformers = pytest.importorskip("transformers")
-    model = _save_tiny(tmp_path, name, normalise=name.endswith("large"))
+    model = save_tiny(tmp_path, name, normalise=name.endswith("large"))
     wave = _noise(16080) + np.float32(0.05)
     extractor = transformers.AutoFeatureExtractor.from_pretrained(tmp_path)
     inputs = extractor(wave, sampling_rate=16000, return_tensors="pt").input_values
@@ -151,9 +125,9 @@ def test_every_layer_equals_the_full_models(tmp_path: Path, name: str) -> None:
         assert len(features._model.encoder.layers) == layer  # type: ignore[attr-defined]
 
 
-def test_ssl_folder_identity_and_complaints(tmp_path: Path) -> None:
+def test_ssl_folder_identity_and_complaints(tmp_path: Path, save_tiny: Callable[..., Any]) -> None:
     pytest.importorskip("transformers")
-    _save_tiny(tmp_path, "hubert-base", normalise=False)
+    save_tiny(tmp_path, "hubert-base", normalise=False)
     identity = features_identity("hubert-base", tmp_path)
     assert identity["hubert-base/model.safetensors"] == _sha256(tmp_path / "model.safetensors")
     assert {"transformers", "torch"} < set(identity)

@@ -6,7 +6,9 @@ import hashlib
 import logging
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -245,11 +247,8 @@ def test_missing_feature_weights_are_one_line(tmp_path: Path) -> None:
     assert "\n" not in str(info.value)
 
 
-def test_ssl_units_from_a_folder_in_the_hubs_layout(tmp_path: Path) -> None:
-    pytest.importorskip("transformers")
-    from test_features import _save_tiny
-
-    _save_tiny(tmp_path, "wavlm-large", normalise=True)
+def test_ssl_units_from_a_folder_in_the_hubs_layout(tmp_path: Path, save_tiny: Callable[..., Any]) -> None:
+    save_tiny(tmp_path, "wavlm-large", normalise=True)
     tokenizer = KMeansUnits(find_card(TokenizerCard, "kmeans-wavlm-large-l2-8"), weights=tmp_path)
     tokenizer.fit(_waves(3), seed=0)
     items = tokenizer.encode([_waves(1)[0], np.ones(1, np.float32)])
