@@ -279,3 +279,40 @@ def test_building_imports_no_model_library(results: Path, tmp_path: Path) -> Non
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"
+
+
+def test_only_partial_results_still_make_a_page(tmp_path: Path) -> None:
+    write_result(tmp_path / "results", Fake("broken", "one", 0.1, 0.8, failed=2), draws=50)
+    site = build([tmp_path / "results"], tmp_path / "site").parent
+    text = " ".join(re.sub(r"<[^>]+>", "", (site / "index.html").read_text()).split())
+    assert "No result is published." in text
+    assert "broken on Reconstruction and bit rate, mini-en: partial, 2 of 64 failed" in text
+    published = build([tmp_path / "results"], tmp_path / "site", partial=True)
+    assert '<span class="warn">partial</span>' in published.read_text()
+
+
+@pytest.mark.parametrize(
+    ("trained_on", "mark"),
+    [((), None), (("other",), None), (("mini-en",), "trained on this dataset"),
+     (("mini-en:train",), "trained on another part of this corpus")],
+)  # fmt: skip
+def test_training_on_the_evaluated_data_is_marked(
+    tmp_path: Path, trained_on: tuple[str, ...], mark: str | None
+) -> None:
+    folder = write_result(tmp_path / "results", Fake("plain", "one", 0.1, 0.8), clips=0, draws=50)
+    record = json.loads((folder / "result.json").read_text())
+    record["tokenizer"]["trained_on"] = trained_on
+    (folder / "result.json").write_text(json.dumps(record))
+    text = build([tmp_path / "results"], tmp_path / "site").read_text()
+    assert ("trained on" in text) == (mark is not None)
+    assert mark is None or f"({mark})" in text
+
+
+def test_missing_rows_are_an_error_and_the_old_site_stays(tmp_path: Path) -> None:
+    folder = write_result(tmp_path / "results", Fake("plain", "one", 0.1, 0.8), clips=0, draws=50)
+    index = build([tmp_path / "results"], tmp_path / "site")
+    before = index.read_text()
+    (folder / "tokens.parquet").unlink()
+    with pytest.raises(UserError, match=r"tokens\.parquet: the rows 'tokens' of plain are missing"):
+        build([tmp_path / "results"], tmp_path / "site")
+    assert index.read_text() == before

@@ -110,6 +110,7 @@ class _Site:
             "published": load_published(),
             "tokenizers": self._tokenizers(),
             "span": self._span(),
+            "elsewhere": [r for r in self.loaded.refused if not any(r in t.refused for t in self.tables)],
         }
         self._page("index.html", "index.html.j2", common, data=[(t, t.front) for t in self.tables])
         self._page("audio.html", "audio.html.j2", common)

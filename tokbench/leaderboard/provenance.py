@@ -50,10 +50,10 @@ def cell_facts(cell: Cell, row: Row, rows_link: str | None) -> list[Fact]:
     if estimate is not None:
         facts.append(Fact("Method", estimate.method))
         clusters = f" in {estimate.clusters} clusters" if estimate.clusters is not None else ""
-        facts.append(Fact("Rests on", f"{format_number(estimate.n, 0)} items{clusters}"))
+        facts.append(Fact("Rests on", f"{_items(estimate.n)}{clusters}"))
         if estimate.undefined:
             why = "; ".join(f"{reason}: {count}" for reason, count in estimate.reasons.items())
-            facts.append(Fact("Undefined for", f"{estimate.undefined} items" + (f" ({why})" if why else "")))
+            facts.append(Fact("Undefined for", _items(estimate.undefined) + (f" ({why})" if why else "")))
         if estimate.note and cell.reason != estimate.note:
             facts.append(Fact("Note", estimate.note))
         file = row.result.tables.get(estimate.table)
@@ -66,8 +66,8 @@ def cell_facts(cell: Cell, row: Row, rows_link: str | None) -> list[Fact]:
                 "Standing", "best of its column" if cell.mark == "best" else "not separable from the best of its column"
             )
         )
-    if row.contaminated:
-        facts.append(Fact("Caution", "the tokenizer was trained on this dataset"))
+    if row.familiarity is not None:
+        facts.append(Fact("Caution", f"the tokenizer was {row.familiarity}"))
     return facts
 
 
@@ -128,6 +128,10 @@ def result_facts(result: Result, table: Table) -> list[Fact]:
     if manifest.argv:
         facts.append(Fact("Ran as", shlex.join([Path(manifest.argv[0]).name, *manifest.argv[1:]]), code=True))
     return facts
+
+
+def _items(count: int) -> str:
+    return f"{format_number(count, 0)} {'item' if count == 1 else 'items'}"
 
 
 def command(result: Result) -> str:

@@ -89,7 +89,18 @@ class Row:
     result: Result
     index: int
     cells: dict[str, Cell] = field(default_factory=dict)
-    contaminated: bool = False
+
+    @property
+    def familiarity(self) -> str | None:
+        """How the tokenizer knows this dataset: "trained on this dataset", "... on another part ...", or None."""
+        if self.result.dataset is None:
+            return None
+        name, seen = self.result.dataset.name, self.result.tokenizer.trained_on
+        corpus, _, split = name.partition(":")
+        parts = {other.partition(":")[0] for other in seen}
+        if name in seen or corpus in seen or (corpus in parts and split == "all"):
+            return "trained on this dataset"
+        return "trained on another part of this corpus" if corpus in parts else None
 
     @property
     def name(self) -> str:
@@ -339,7 +350,6 @@ def _short(identity: str | None) -> str:
 
 def _row(result: Result, index: int, columns: Sequence[Column]) -> Row:
     row = Row(result=result, index=index)
-    row.contaminated = result.dataset is not None and result.dataset.name in result.tokenizer.trained_on
     for column in columns:
         estimate = result.estimate(column.metric)
         if estimate is not None and _identity(result, column.metric) != column.identity:
