@@ -10,28 +10,37 @@ import numpy as np
 import pytest
 
 from tokbench.config import TokenizerCard
-from tokbench.errors import DependencyError
+from tokbench.errors import DatasetError, DependencyError
 from tokbench.registry import names
 from tokbench.tokenizers.base import Tokenizer
 from tokbench.tokenizers.conformance import conformance, speech_like
 from tokbench.tokenizers.load import load_tokenizer
 from tokbench.types import Encoded, Wave
 
-EXAMPLES = {"resample-{rate}": "resample-8000"}
+EXAMPLES = {
+    "resample-{rate}": "resample-8000",
+    "kmeans-hubert-base-l{layer}-{k}": "kmeans-hubert-base-l6-50",
+    "kmeans-hubert-large-l{layer}-{k}": "kmeans-hubert-large-l6-50",
+    "kmeans-wavlm-base-plus-l{layer}-{k}": "kmeans-wavlm-base-plus-l6-50",
+    "kmeans-wavlm-large-l{layer}-{k}": "kmeans-wavlm-large-l6-50",
+}
 """A name for each pattern card."""
 
 
 def loadable(name: str) -> Tokenizer:
+    """The tokenizer, working; a package, weights or the corpus to fit on may be missing until the first use."""
     try:
-        return load_tokenizer(name)
-    except DependencyError as error:
+        tokenizer = load_tokenizer(name)
+        tokenizer.encode([speech_like(Fraction(1), tokenizer.card.input_rate)])
+    except (DependencyError, DatasetError) as error:
         pytest.skip(str(error))
+    return tokenizer
 
 
 @pytest.mark.parametrize("name", names(TokenizerCard))
 def test_the_contract(name: str) -> None:
     if "{" in name and name not in EXAMPLES:
-        pytest.skip(f"no example is named for the pattern card {name}")
+        pytest.skip(f"the pattern card {name} is tested through the cards that it makes")
     checks = conformance(loadable(EXAMPLES.get(name, name)))
     assert len(checks) == 12
     assert [f"{check.name}: {check.detail}" for check in checks if not check.passed] == []
