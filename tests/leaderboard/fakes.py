@@ -36,7 +36,7 @@ SENTENCES = (
 )
 METRICS = (
     f"wer[{ASR}]", f"cer[{ASR}]", f"speaker_similarity[{SPEAKER}]", "stoi", "estoi", "pesq_wb", "f0_corr[praat-ac]",
-    "dnsmos_ovrl",
+    "dnsmos_ovrl[dnsmos]",
 )  # fmt: skip
 SPEAKERS = tuple(f"voice{i:02d}" for i in range(8))
 
@@ -214,7 +214,7 @@ def _items(fake: Fake) -> pd.DataFrame:
                 f"speaker_similarity[{SPEAKER}]": voice, "stoi": quality, "estoi": quality - 0.08,
                 "pesq_wb": 1 + 3.5 * quality**2, "f0_corr[praat-ac]": float("nan") if unvoiced else voice - 0.02,
                 "why[f0_corr[praat-ac]]": "fewer than 3 frames are voiced in both" if unvoiced else None,
-                "dnsmos_ovrl": 3.3 + rng.normal(0, 0.1),
+                "dnsmos_ovrl[dnsmos]": 3.3 + rng.normal(0, 0.1),
             })  # fmt: skip
     return pd.DataFrame(rows)
 

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from tokbench.audio import read_audio
 from tokbench.errors import CardError
 from tokbench.leaderboard.clips import active_level
-from tokbench.leaderboard.numbers import decimals_for, format_number, half_width, quantity, slug
+from tokbench.leaderboard.numbers import dataset_label, decimals_for, format_number, half_width, quantity, slug
 from tokbench.leaderboard.published import load_published
 from tokbench.leaderboard.scales import Box, linear_axis, log_axis, place_labels
 from tokbench.leaderboard.transcripts import word_differences
@@ -51,6 +51,17 @@ def test_decimals_without_interval() -> None:
 def test_quantity_keeps_three_digits(value: float) -> None:
     text = quantity(value).replace("\N{NARROW NO-BREAK SPACE}", "")
     assert float(text) == pytest.approx(value, rel=0.0051)
+
+
+def test_rounding_is_no_interval() -> None:
+    assert half_width(one(256000.0, 3e-11)) == 0
+    assert half_width(one(256000.0, 3.0)) == 3
+
+
+def test_labels_of_datasets_hold_no_folders() -> None:
+    assert dataset_label("librispeech:/home/me/LibriSpeech/test-clean/") == "librispeech:test-clean"
+    assert dataset_label("mini-en:test") == "mini-en:test"
+    assert dataset_label("mini-en") == "mini-en"
 
 
 def test_slugs_are_safe() -> None:

@@ -16,7 +16,7 @@ from tokbench.leaderboard.definitions import definition
 from tokbench.leaderboard.exports import results_json, to_csv, to_json, to_latex, to_markdown
 from tokbench.leaderboard.figures import make_figures
 from tokbench.leaderboard.load import Loaded, read_folders
-from tokbench.leaderboard.numbers import slug
+from tokbench.leaderboard.numbers import dataset_label, slug
 from tokbench.leaderboard.provenance import cell_facts, column_facts, direction_words, result_facts
 from tokbench.leaderboard.published import load_published
 from tokbench.leaderboard.standing import mark_ties
@@ -142,7 +142,7 @@ class _Site:
         inlined = json.dumps(self._drawer(data), ensure_ascii=False, separators=(",", ":")).replace("<", "\\u003c")
         shown = context.get("table")
         shown_tables = [shown] if shown else [t for t, _ in context.get("appearances", [])] or self.tables
-        synthetic = sorted({t.dataset.name for t in shown_tables if t.dataset and t.dataset.synthetic})
+        synthetic = sorted({dataset_label(t.dataset.name) for t in shown_tables if t.dataset and t.dataset.synthetic})
         html = self.environment.get_template(template).render(
             **context,
             root=root,
@@ -283,6 +283,6 @@ def _environment() -> Any:
         "letters": _letters,
         "rate": lambda hz: f"{float(hz):.4f}".rstrip("0").rstrip("."),
     }
-    environment.filters["slug"] = slug
+    environment.filters |= {"slug": slug, "label": dataset_label}
     environment.filters["raw"] = Markup
     return environment

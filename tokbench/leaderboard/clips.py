@@ -66,6 +66,12 @@ class ClipSet:
     text: str | None
     clips: list[Listening] = field(default_factory=list)
 
+    @property
+    def said(self) -> str:
+        """The text to read; corpora in capitals are set in small letters."""
+        text = self.text or ""
+        return text.lower() if text.isupper() else text
+
 
 def active_level(wave: Wave, rate: int) -> float:
     """RMS in dB of full scale over 20 ms frames no more than 35 dB below the loudest; -inf for silence."""

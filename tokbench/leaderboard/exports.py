@@ -8,6 +8,7 @@ import json
 from collections.abc import Sequence
 from typing import Any
 
+from tokbench.leaderboard.numbers import dataset_label
 from tokbench.leaderboard.tables import Cell, Column, Row, Table
 from tokbench.results import Result
 
@@ -109,7 +110,7 @@ def _json_cell(cell: Cell) -> dict[str, Any]:
 
 
 def _caption(table: Table) -> str:
-    data = f" on {table.dataset.name}" if table.dataset else ""
+    data = f" on {dataset_label(table.dataset.name)}" if table.dataset else ""
     synthetic = " (synthetic speech)" if table.dataset and table.dataset.synthetic else ""
     return f"{table.task.title}{data}{synthetic}, task version {table.task.version}"
 

@@ -9,7 +9,7 @@ from statistics import median
 
 from tokbench.results import Estimate
 
-__all__ = ["base_name", "decimals_for", "format_number", "half_width", "judge_of", "quantity", "slug"]
+__all__ = ["base_name", "dataset_label", "decimals_for", "format_number", "half_width", "judge_of", "quantity", "slug"]
 
 THIN = "\N{NARROW NO-BREAK SPACE}"
 MINUS = "\N{MINUS SIGN}"
@@ -18,8 +18,12 @@ _MOST = {"bit/s": 1, "token/s": 1, "frame/s": 1, "%": 2, "cents": 1, "codes": 1}
 
 
 def half_width(estimate: Estimate) -> float | None:
-    """Half the interval's length, unscaled; None without an interval."""
-    return None if estimate.ci95 is None else (estimate.ci95[1] - estimate.ci95[0]) / 2
+    """Half the interval's length, unscaled; None without an interval, 0 where only rounding is left of it."""
+    if estimate.ci95 is None:
+        return None
+    low, high = estimate.ci95
+    half = (high - low) / 2
+    return 0.0 if half <= 1e-9 * max(abs(low), abs(high)) else half
 
 
 def decimals_for(estimates: Iterable[Estimate]) -> int:
@@ -70,6 +74,12 @@ def judge_of(metric: str) -> str | None:
     """The judge in a metric's name, or None."""
     _, bracket, rest = metric.partition("[")
     return rest.rstrip("]") if bracket else None
+
+
+def dataset_label(name: str) -> str:
+    """The dataset's name without the folders of the machine it was read on: `librispeech:/data/test-clean`."""
+    reader, colon, place = name.partition(":")
+    return f"{reader}:{place.rstrip('/').rpartition('/')[2]}" if colon else name
 
 
 def slug(text: str) -> str:

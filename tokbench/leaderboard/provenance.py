@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from tokbench.leaderboard.definitions import definition
-from tokbench.leaderboard.numbers import format_number
+from tokbench.leaderboard.numbers import dataset_label, format_number
 from tokbench.leaderboard.tables import Cell, Column, Row, Table
 from tokbench.results import Result
 
@@ -98,8 +98,8 @@ def result_facts(result: Result, table: Table) -> list[Fact]:
         facts.append(
             Fact(
                 "Data",
-                f"{data.name}: {data.utterances} utterances, {data.speakers} speakers, {data.seconds:.0f} s, "
-                f"{voice}, licence {data.licence}",
+                f"{dataset_label(data.name)}: {data.utterances} utterances, {data.speakers} speakers, "
+                f"{data.seconds:.0f} s, {voice}, licence {data.licence}",
             )
         )
         facts.append(Fact("Data fingerprint", data.fingerprint, code=True))

@@ -12,7 +12,15 @@ from fractions import Fraction
 from tokbench.config import TaskCard
 from tokbench.leaderboard.board import Board
 from tokbench.leaderboard.load import Loaded, Refused, protocol_key
-from tokbench.leaderboard.numbers import base_name, decimals_for, format_number, half_width, judge_of, slug
+from tokbench.leaderboard.numbers import (
+    base_name,
+    dataset_label,
+    decimals_for,
+    format_number,
+    half_width,
+    judge_of,
+    slug,
+)
 from tokbench.results import DatasetRecord, Estimate, Result
 from tokbench.types import Direction
 
@@ -240,7 +248,7 @@ def make_tables(loaded: Loaded, board: Board) -> list[Table]:
     for key, results in groups:
         first = next((r for r in results if r.status != "not_applicable"), results[0])
         data = first.dataset.name if first.dataset else "no-data"
-        base = slug(f"{first.task.name}-{data}")
+        base = slug(f"{first.task.name}-{dataset_label(data)}")
         distinct = None
         if base in taken:
             base, distinct = f"{base}-{key[:6]}", _distinct(first)
@@ -328,20 +336,11 @@ def _columns(results: Sequence[Result], board: Board, task: TaskCard) -> list[Co
     return [column for _, column in sorted(columns, key=lambda item: item[0])]
 
 
-def _judge(result: Result, metric: str) -> str | None:
-    """The judge that a metric depends on: named in brackets, or by the prefix for opinion scores."""
-    label = judge_of(metric)
-    if label is not None:
-        return label if label in result.manifest.judges else None
-    for name, card in result.manifest.judges.items():
-        if card.kind == "mos" and metric.startswith(name.partition("-")[0].rstrip("0123456789")):
-            return name
-    return None
-
-
 def _identity(result: Result, metric: str) -> str | None:
-    judge = _judge(result, metric)
-    return None if judge is None else json.dumps(result.manifest.judge_identities.get(judge, {}), sort_keys=True)
+    judge = judge_of(metric)
+    if judge is None or judge not in result.manifest.judges:
+        return None
+    return json.dumps(result.manifest.judge_identities.get(judge, {}), sort_keys=True)
 
 
 def _short(identity: str | None) -> str:
