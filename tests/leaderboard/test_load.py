@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 
 import pytest
@@ -43,6 +44,17 @@ def test_an_older_run_gives_way_and_says_so(tmp_path: Path) -> None:
     loaded = read_folders([tmp_path])
     assert [r.manifest.started for r in loaded.published] == ["2026-11-20T12:00:00Z"]
     assert loaded.refused[0].reason == "superseded by the run started 2026-11-20T12:00:00Z"
+
+
+@pytest.mark.parametrize("copy", ["a-copy", "z-copy"])
+def test_a_copy_without_rows_is_not_another_run(tmp_path: Path, copy: str) -> None:
+    write(tmp_path / "results", A)
+    original = next(tmp_path.rglob("result.json"))
+    (tmp_path / copy).mkdir()
+    shutil.copyfile(original, tmp_path / copy / "result.json")
+    loaded = read_folders([tmp_path])
+    assert [r.folder for r in loaded.published] == [original.parent]
+    assert loaded.refused == []
 
 
 def test_another_seed_does_not_replace_the_first(tmp_path: Path) -> None:

@@ -280,6 +280,7 @@ def _environment() -> Any:
         "result_facts": result_facts,
         "definition": definition,
         "judges_of": _judges_of,
+        "marked": lambda table, columns: any(r.cells[c.id].mark for r in table.rows for c in columns),
         "letters": _letters,
         "rate": lambda hz: f"{float(hz):.4f}".rstrip("0").rstrip("."),
     }

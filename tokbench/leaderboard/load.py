@@ -60,6 +60,10 @@ def read_folders(folders: Sequence[Path], *, partial: bool = False) -> Loaded:
             continue
         key = (result.tokenizer.name, protocol_key(result))
         older = newest.get(key)
+        if older is not None and older == result.model_copy(update={"folder": older.folder}):
+            # The same run twice, for instance as a tracking server's copy: the one with its rows beside it counts.
+            newest[key] = result if _has_rows(result) else older
+            continue
         if older is not None and older.manifest.seeds != result.manifest.seeds:
             first, other = sorted((older, result), key=lambda r: r.manifest.seeds)
             refused.append(
@@ -119,6 +123,11 @@ def _read(path: Path) -> Result:
         raise UserError(
             f"is not a result: {field}: {first['msg']}", where=str(path), hint="Run that task again, or remove the file"
         ) from None
+
+
+def _has_rows(result: Result) -> bool:
+    folder = result.folder
+    return folder is not None and all((folder / file.path).is_file() for file in result.tables.values())
 
 
 def _partial_reason(result: Result) -> str:
