@@ -155,7 +155,7 @@ def _from_package(card: JudgeCard, weights: Weights) -> dict[str, Path]:
 
 def _from_hub(card: JudgeCard, repository: str, name: str, revision: str | None) -> Path:
     try:
-        from huggingface_hub import hf_hub_download
+        from huggingface_hub import constants, hf_hub_download
         from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
     except ModuleNotFoundError:
         raise MissingBackend("huggingface_hub", extra="judges", needed_by=f"judge '{card.name}'") from None
@@ -163,10 +163,28 @@ def _from_hub(card: JudgeCard, repository: str, name: str, revision: str | None)
         return Path(hf_hub_download(repository, name, revision=revision, local_files_only=True))
     except LocalEntryNotFoundError:
         pass  # not in the local cache: ask the hub next
+    if not _answers(constants.ENDPOINT, offline=bool(constants.HF_HUB_OFFLINE)):
+        raise _unreachable(card, f"{repository} on the hub")
     try:
         return Path(hf_hub_download(repository, name, revision=revision, etag_timeout=HUB_TIMEOUT))
     except (LocalEntryNotFoundError, HfHubHTTPError, OSError) as error:
         raise _unreachable(card, f"{repository} on the hub ({type(error).__name__})") from None
+
+
+def _answers(address: str, *, offline: bool) -> bool:
+    """Whether the hub can be reached at all; its own client would retry for half a minute."""
+    from urllib.error import HTTPError
+    from urllib.request import Request, urlopen
+
+    if offline:
+        return False
+    try:
+        urlopen(Request(address, method="HEAD"), timeout=HUB_TIMEOUT).close()
+    except HTTPError:
+        return True  # it answered, if only to refuse
+    except OSError:
+        return False
+    return True
 
 
 def _from_address(card: JudgeCard, weights: Weights, name: str) -> Path:
