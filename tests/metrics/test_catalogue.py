@@ -98,7 +98,7 @@ def test_opinion_scores() -> None:
     assert opinion_scores({"ovrl": 3, "utmos": 4.25}) == {"dnsmos_ovrl": 3.0, "utmos": 4.25}
     with pytest.raises(UndefinedMetric, match="utmos"):
         opinion_scores({"utmos": float("nan")})
-    with pytest.raises(TokbenchError, match="no metric is called 'mos'"):
+    with pytest.raises(TokbenchError, match="no metric is made from 'mos'"):
         opinion_scores({"mos": 3.0})
 
 

@@ -43,7 +43,7 @@ def encode(
     from tokbench.data.load import load_dataset
     from tokbench.manifest import resolve_device
     from tokbench.tokenizers.load import load_tokenizer
-    from tokbench.tokenizers.replay import write_dump
+    from tokbench.tokenizers.replay import is_dumped, write_dump
 
     if not tokenizer:
         raise UserError("no --tokenizer is given", hint="Type: tokbench list tokenizers")
@@ -66,6 +66,8 @@ def encode(
 
     def items() -> Iterator[tuple[str, Encoded, Wave | None]]:
         for utterance in dataset.utterances:
+            if is_dumped(out, utterance.id, with_audio=with_audio):
+                continue  # an earlier, interrupted run made it
             encoded = _encode_one(model, *utterance.read())
             yield utterance.id, encoded, model.decode([encoded])[0] if with_audio else None
 
