@@ -16,8 +16,9 @@ from tokbench.audio import resample
 from tokbench.config import TokenizerCard
 from tokbench.data.fingerprint import dataset_fingerprint, dataset_hashes
 from tokbench.data.load import load_dataset
+from tokbench.data.places import cache_folder
 from tokbench.registry import find_card, names
-from tokbench.tokenizers.kmeans import KMeansUnits, cache_folder
+from tokbench.tokenizers.kmeans import KMeansUnits
 
 WEIGHTS = Path(__file__).resolve().parents[1] / "tokbench" / "tokenizers" / "weights"
 

@@ -6,14 +6,12 @@ the package for the shipped cards, else in the cache folder, where they are put 
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
 import json
 import logging
 import os
 import tempfile
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar, Literal
 
@@ -28,11 +26,12 @@ from tokbench.config import TokenizerCard
 from tokbench.errors import CardError, MissingWeights, NotApplicable, TokensError
 from tokbench.tokenizers.base import Tokenizer
 from tokbench.tokenizers.clustering import KMeansFit, assign, fit_kmeans
+from tokbench.tokenizers.codebook import Units
 from tokbench.tokenizers.features import FrameFeatures, features_identity, file_sha256, load_features
-from tokbench.tokenizers.unit_to_mel import UnitToMel, fit_unit_to_mel
+from tokbench.tokenizers.unit_to_mel import fit_unit_to_mel
 from tokbench.types import Encoded, Wave
 
-__all__ = ["KMeansParams", "KMeansUnits", "Units", "cache_folder"]
+__all__ = ["KMeansParams", "KMeansUnits", "cache_folder"]
 
 _log = logging.getLogger(__name__)
 
@@ -60,67 +59,6 @@ class KMeansParams(BaseModel):
     """File in `tokbench/tokenizers/weights`; None: fitted on first use and kept in the cache folder."""
 
 
-@dataclass(frozen=True)
-class Units:
-    """A fitted codebook with its map to mels.
-
-    Attributes:
-        centroids: float32 `[k, D]`.
-        to_mel: for decoding.
-        metadata: where it comes from: corpus and fingerprint, features, layer, k, seed, inertia, version.
-    """
-
-    centroids: npt.NDArray[np.float32]
-    to_mel: UnitToMel
-    metadata: dict[str, str]
-
-    def save(self, path: Path) -> None:
-        """Write a safetensors file, under a temporary name first."""
-        from safetensors.numpy import save
-
-        data = save(
-            {
-                "centroids": self.centroids,
-                "unit_to_mel.table": self.to_mel.table.astype(np.float16),
-                "unit_to_mel.mean": self.to_mel.mean,
-            },
-            metadata=self.metadata,
-        )
-        path.parent.mkdir(parents=True, exist_ok=True)
-        handle, name = tempfile.mkstemp(dir=path.parent, suffix=".tmp")
-        try:
-            with os.fdopen(handle, "wb") as file:
-                file.write(data)
-                file.flush()
-                os.fsync(file.fileno())
-            Path(name).replace(path)
-        except BaseException:
-            with contextlib.suppress(OSError):
-                Path(name).unlink()
-            raise
-
-    @classmethod
-    def load(cls, path: Path) -> Units:
-        """Read what `save` wrote.
-
-        Raises:
-            MissingWeights: the file is not a codebook.
-        """
-        from safetensors import SafetensorError, safe_open
-
-        try:
-            with safe_open(path, framework="numpy") as file:
-                table = file.get_tensor("unit_to_mel.table").astype(np.float32)
-                mean = file.get_tensor("unit_to_mel.mean")
-                return cls(file.get_tensor("centroids"), UnitToMel(table, mean), dict(file.metadata() or {}))
-        except (SafetensorError, OSError) as error:
-            raise MissingWeights(
-                f"is not a codebook of k-means units ({str(error).splitlines()[0]})",
-                where=str(path),
-                hint="Delete it, and it is fitted again on the next use",
-            ) from None
-
-
 class KMeansUnits(Tokenizer):
     """See the module. `weights` may be a codebook file, a folder with `centroids.safetensors`, or the feature model.
 
@@ -133,6 +71,7 @@ class KMeansUnits(Tokenizer):
         "tokbench.codecs.griffin_lim",
         "tokbench.codecs.mel",
         "tokbench.tokenizers.clustering",
+        "tokbench.tokenizers.codebook",
         "tokbench.tokenizers.features",
         "tokbench.tokenizers.unit_to_mel",
     )
@@ -164,6 +103,7 @@ class KMeansUnits(Tokenizer):
         if self._units is None:
             from tokbench.data.fingerprint import dataset_fingerprint, dataset_hashes
             from tokbench.data.load import load_dataset
+            from tokbench.data.places import cache_folder as user_cache
 
             path = cache_folder() / f"{_recipe(self._params, self.weights)}.safetensors"
             _log.warning(
@@ -171,7 +111,7 @@ class KMeansUnits(Tokenizer):
             )
             dataset = load_dataset(self._params.corpus)
             waves = (_at_rate(utterance.read(), self.card.input_rate) for utterance in dataset.utterances)
-            fingerprint = dataset_fingerprint(dataset, dataset_hashes(dataset, cache_folder()))
+            fingerprint = dataset_fingerprint(dataset, dataset_hashes(dataset, user_cache()))
             self.fit(waves, seed=self._params.seed, corpus=self._params.corpus, fingerprint=fingerprint)
             self.save(path)
         if self._units is None:
