@@ -52,6 +52,7 @@ class Units:
                 file.write(data)
                 file.flush()
                 os.fsync(file.fileno())
+            Path(name).chmod(0o644)  # mkstemp's file is for its owner alone, a shared cache is for all
             Path(name).replace(path)
         except BaseException:
             with contextlib.suppress(OSError):
