@@ -171,6 +171,8 @@ def test_fitted_saved_reloaded_gives_the_same_tokens_and_samples(fitted: KMeansU
     one, two = fitted.encode([wave])[0], again.encode([wave])[0]
     np.testing.assert_array_equal(one.streams["units"], two.streams["units"])
     np.testing.assert_array_equal(fitted.decode([one])[0], again.decode([two])[0])
+    again.save(tmp_path / "again.safetensors")
+    assert (tmp_path / "again.safetensors").read_bytes() == path.read_bytes()
     metadata = Units.load(path).metadata
     assert {"corpus", "corpus_fingerprint", "features", "layer", "k", "seed", "inertia", "tokbench"} <= set(metadata)
     digest = hashlib.sha256(path.read_bytes()).hexdigest()

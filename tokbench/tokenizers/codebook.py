@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import importlib.util
+import json
 import os
 import tempfile
 from dataclasses import dataclass
@@ -16,6 +17,9 @@ from tokbench.errors import MissingBackend, MissingWeights
 from tokbench.tokenizers.unit_to_mel import UnitToMel
 
 __all__ = ["Units"]
+
+_KEY = "tokbench"
+"""Metadata entry that holds all others as JSON."""
 
 
 @dataclass(frozen=True)
@@ -43,7 +47,8 @@ class Units:
                 "unit_to_mel.table": self.to_mel.table.astype(np.float16),
                 "unit_to_mel.mean": self.to_mel.mean,
             },
-            metadata=self.metadata,
+            # One key: safetensors writes several in a random order, and equal codebooks should be equal files.
+            metadata={_KEY: json.dumps(self.metadata, sort_keys=True)},
         )
         path.parent.mkdir(parents=True, exist_ok=True)
         handle, name = tempfile.mkstemp(dir=path.parent, suffix=".tmp")
@@ -73,7 +78,11 @@ class Units:
             with safe_open(path, framework="numpy") as file:
                 table = file.get_tensor("unit_to_mel.table").astype(np.float32)
                 mean = file.get_tensor("unit_to_mel.mean")
-                return cls(file.get_tensor("centroids"), UnitToMel(table, mean), dict(file.metadata() or {}))
+                return cls(
+                    file.get_tensor("centroids"),
+                    UnitToMel(table, mean),
+                    json.loads((file.metadata() or {}).get(_KEY, "{}")),
+                )
         except (SafetensorError, OSError) as error:
             raise MissingWeights(
                 f"is not a codebook of k-means units ({str(error).splitlines()[0]})",
