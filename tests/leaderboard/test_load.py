@@ -10,7 +10,8 @@ from tokbench.errors import UserError
 from tokbench.leaderboard import load_results
 from tokbench.leaderboard.board import load_board
 from tokbench.leaderboard.load import read_folders
-from tokbench.leaderboard.tables import Table, make_tables
+from tokbench.leaderboard.model import Table
+from tokbench.leaderboard.tables import make_tables
 from tokbench.results import DatasetRecord
 
 A = Fake("alpha", "one", 0.1, 0.8)

@@ -16,11 +16,12 @@ from tokbench.leaderboard.definitions import definition
 from tokbench.leaderboard.exports import results_json, to_csv, to_json, to_latex, to_markdown
 from tokbench.leaderboard.figures import make_figures
 from tokbench.leaderboard.load import Loaded, read_folders
+from tokbench.leaderboard.model import Row, Table
 from tokbench.leaderboard.numbers import dataset_label, slug
 from tokbench.leaderboard.provenance import cell_facts, column_facts, direction_words, result_facts
 from tokbench.leaderboard.published import load_published
 from tokbench.leaderboard.standing import mark_ties
-from tokbench.leaderboard.tables import Row, Table, make_tables
+from tokbench.leaderboard.tables import make_tables
 from tokbench.results import Result
 
 __all__ = ["build"]

@@ -104,13 +104,21 @@ def scatter(
     parts = _frame(x_axis, y_axis, x_label, y_label, height, sparse=width < 500)
     obstacles: list[Box] = []
     keep_clear: list[Box] = []
+    centres = [(x_axis(p.x), y_axis(p.y)) for p in points]
+    marks = [Box(x - 8, y - 8, x + 8, y + 8) for x, y in centres]
     for names, ys_of in _references([(name, y_axis(value)) for name, value in lines]):
         parts += [f'<line class="ref" x1="{left}" x2="{right}" y1="{y:.1f}" y2="{y:.1f}"/>' for y in ys_of]
-        label, above = ", ".join(names), min(ys_of) - 5
-        parts.append(f'<text class="ref" x="{right - 2}" y="{above:.1f}" text-anchor="end">{escape(label)}</text>')
-        keep_clear.append(Box(right - len(label) * 6.6, above - 11, right, above + 3))
+        label, base = ", ".join(names), min(ys_of) - 5
+        width_of = len(label) * font * 0.54
+        ends = [
+            Box(right - 2 - width_of, base - 11, right - 2, base + 3),
+            Box(left + 4, base - 11, left + 4 + width_of, base + 3),
+        ]
+        spot = min(ends, key=lambda box: sum(box.overlap(mark) for mark in marks))
+        x, side = (spot.right, "end") if spot is ends[0] else (spot.left, "start")
+        parts.append(f'<text class="ref" x="{x:.1f}" y="{base:.1f}" text-anchor="{side}">{escape(label)}</text>')
+        keep_clear.append(spot)
         obstacles += [Box(left, y - 1, right, y + 1) for y in ys_of]
-    centres = [(x_axis(p.x), y_axis(p.y)) for p in points]
     for point, (x, y) in zip(points, centres, strict=True):
         if point.x_ci:
             a, b = x_axis(point.x_ci[0]), x_axis(point.x_ci[1])

@@ -11,7 +11,7 @@ import numpy as np
 
 from tokbench.audio import read_audio, to_flac
 from tokbench.errors import AudioError, UserError
-from tokbench.leaderboard.tables import Row, Table
+from tokbench.leaderboard.model import Row, Table
 from tokbench.leaderboard.transcripts import Word, word_differences
 from tokbench.results import SampleClip
 from tokbench.types import Wave

@@ -8,8 +8,8 @@ import json
 from collections.abc import Sequence
 from typing import Any
 
+from tokbench.leaderboard.model import Cell, Column, Row, Table
 from tokbench.leaderboard.numbers import dataset_label
-from tokbench.leaderboard.tables import Cell, Column, Row, Table
 from tokbench.results import Result
 
 __all__ = ["results_json", "to_csv", "to_json", "to_latex", "to_markdown"]

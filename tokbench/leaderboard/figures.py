@@ -7,8 +7,8 @@ from dataclasses import dataclass
 
 from tokbench.leaderboard.board import Board, ChartDef
 from tokbench.leaderboard.charts import Interval, Point, marker, rank_plot, scatter
+from tokbench.leaderboard.model import Column, Row, Table
 from tokbench.leaderboard.standing import rank_intervals
-from tokbench.leaderboard.tables import Column, Row, Table
 
 __all__ = ["Figure", "make_figures"]
 

@@ -8,8 +8,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from tokbench.leaderboard.definitions import definition
+from tokbench.leaderboard.model import Cell, Column, Row, Table
 from tokbench.leaderboard.numbers import dataset_label, format_number
-from tokbench.leaderboard.tables import Cell, Column, Row, Table
 from tokbench.results import Result
 
 __all__ = ["Fact", "cell_facts", "column_facts", "command", "direction_words", "result_facts"]

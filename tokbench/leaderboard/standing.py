@@ -13,7 +13,7 @@ from pathlib import Path
 import pandas as pd
 
 from tokbench.leaderboard.definitions import metric_of
-from tokbench.leaderboard.tables import Column, Row, Table
+from tokbench.leaderboard.model import Column, Row, Table
 from tokbench.metrics.base import Metric
 from tokbench.stats import rank_intervals as stats_rank_intervals
 from tokbench.stats import tie_group
@@ -70,12 +70,13 @@ def _frames(rows: list[Row], column: Column, metric: Metric) -> Mapping[str, pd.
         folder = row.result.folder
         if estimate is None or folder is None:
             continue
-        frame = _read(folder / row.result.tables[estimate.table].path)
+        path = folder / row.result.tables[estimate.table].path
+        frame = _read(path, path.stat().st_mtime_ns)
         wanted = ["id", "speaker", "error", f"why[{metric.name}]", *metric.components]
         frames[row.name] = frame[[name for name in wanted if name in frame.columns]]
     return frames
 
 
 @lru_cache(maxsize=256)
-def _read(path: Path) -> pd.DataFrame:
+def _read(path: Path, changed: int) -> pd.DataFrame:  # noqa: ARG001 - a file that changed is read again
     return pd.read_parquet(path)
