@@ -100,9 +100,10 @@ def _blocked(q: Tensor, k: Tensor, v: Tensor, radius: int, dropout: float) -> Te
         unfolded = padded.unfold(2, size + 2 * radius, size)  # [B, H, blocks, D, size + 2 radius]
         windows.append(unfolded.permute(2, 0, 1, 4, 3).flatten(1, 2))
     mask = _band(length, size, radius, q.device)
-    out = functional.scaled_dot_product_attention(queries, *windows, attn_mask=mask[:, None], dropout_p=dropout)
-    out = out.unflatten(1, (batch, heads)).permute(1, 2, 0, 3, 4).flatten(2, 3)
-    return out[:, :, :length]
+    keys, values = windows
+    out = functional.scaled_dot_product_attention(queries, keys, values, attn_mask=mask[:, None], dropout_p=dropout)
+    joined = out.view(blocks, batch, heads, size, width).permute(1, 2, 0, 3, 4).flatten(2, 3)
+    return joined[:, :, :length]
 
 
 @lru_cache(maxsize=32)

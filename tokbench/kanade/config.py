@@ -234,7 +234,7 @@ _FREE: dict[str, frozenset[object]] = {
     "mel_interpolation_mode": frozenset({"linear"}),
 }
 _IGNORED = {"max_seq_len", "use_flash_attention", "mel_fmin", "mel_fmax", "bigvgan_style_mel", "vocoder_name"}
-_PARTS = {
+_PARTS: dict[str, type[Geometry]] = {
     "local_encoder": TransformerConfig,
     "local_quantizer": QuantizerConfig,
     "feature_decoder": TransformerConfig,
@@ -286,18 +286,20 @@ def _parse(nets: Mapping[str, Any]) -> KanadeConfig:
         if section is None and name == "feature_decoder":
             continue
         if not isinstance(section, Mapping):
-            raise ValueError(f"there is no '{name}'")
+            raise ValueError(f"there is no '{name}'")  # noqa: TRY004 - of the file, not of a type
         arguments = section.get("init_args", section if "class_path" not in section else {})
         if arguments.get("output_dim") == arguments.get("dim") is not None and name == "mel_prenet":
             raise ValueError("mel_prenet.output_dim equals dim: not a released layout")
         parts[name] = kind.model_validate(_known(arguments, kind, name))
-    settings = next((nets[key] for key in ("config", "model_config") if isinstance(nets.get(key), Mapping)), {})
+    settings: Mapping[str, Any] = next(
+        (nets[key] for key in ("config", "model_config") if isinstance(nets.get(key), Mapping)), {}
+    )
     settings = settings.get("init_args", settings)
     extractor = nets.get("ssl_feature_extractor") or {}
     model = extractor.get("init_args", extractor).get("model_name", "wavlm_base_plus")
     if model != "wavlm_base_plus":
         raise ValueError(f"ssl_feature_extractor is '{model}', only 'wavlm_base_plus' is supported")
-    known = {
+    known: dict[str, Any] = {
         "local_ssl_layers": (6, 9), "global_ssl_layers": (1, 2), "normalize_ssl_features": True,
         "downsample_factor": 2, "mel_upsample_factor": 4,
         "sample_rate": 24000, "n_fft": 1024, "hop_length": 256, "n_mels": 100, "padding": "center",

@@ -100,4 +100,5 @@ def feature_matching_loss(real: Sequence[Tensor], fake: Sequence[Tensor]) -> Ten
 
 
 def _conv(inputs: int, outputs: int, kernel: tuple[int, int]) -> nn.Module:
-    return weight_norm(nn.Conv2d(inputs, outputs, kernel, padding=(kernel[0] // 2, kernel[1] // 2)))
+    normed: nn.Module = weight_norm(nn.Conv2d(inputs, outputs, kernel, padding=(kernel[0] // 2, kernel[1] // 2)))
+    return normed

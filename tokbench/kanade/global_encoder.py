@@ -31,7 +31,8 @@ class ConvNeXtBlock(nn.Module):
         """`[B, dim, T]` to the same."""
         h = self.norm(self.dwconv(x).transpose(1, 2))
         h = self.gamma * self.pwconv2(nn.functional.gelu(self.pwconv1(h)))
-        return x + h.transpose(1, 2)
+        out: Tensor = x + h.transpose(1, 2)
+        return out
 
 
 class ConvNeXt(nn.Module):

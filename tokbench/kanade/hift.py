@@ -182,4 +182,6 @@ class HiFT(nn.Module):
 
 def _conv(inputs: int, outputs: int, kernel: int, *, dilation: int = 1) -> nn.Module:
     """A weight-normed convolution that keeps the length."""
-    return weight_norm(nn.Conv1d(inputs, outputs, kernel, dilation=dilation, padding=dilation * (kernel - 1) // 2))
+    conv = nn.Conv1d(inputs, outputs, kernel, dilation=dilation, padding=dilation * (kernel - 1) // 2)
+    normed: nn.Module = weight_norm(conv)
+    return normed

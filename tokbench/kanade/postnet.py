@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
+
 import torch
 from torch import Tensor, nn
 
@@ -33,7 +35,7 @@ class PostNet(nn.Module):
             nn.Sequential(
                 nn.Conv1d(before, after, config.kernel_size, padding=config.kernel_size // 2), ChannelNorm(after)
             )
-            for before, after in zip(widths, widths[1:], strict=False)
+            for before, after in pairwise(widths)
         )
         self.dropout = nn.Dropout(config.dropout)
 

@@ -25,7 +25,7 @@ def rotary_table(length: int, width: int, *, theta: float, device: torch.device 
 def rotate(x: Tensor, table: tuple[Tensor, Tensor]) -> Tensor:
     """Turn the interleaved pairs `(2 i, 2 i + 1)` of `[B, H, T, D]`, in float32; returns the input's dtype."""
     cos, sin = table
-    even, odd = x.float().unflatten(-1, (-1, 2)).unbind(-1)
+    even, odd = x.float().reshape(*x.shape[:-1], -1, 2).unbind(-1)
     turned = torch.stack((even * cos - odd * sin, even * sin + odd * cos), dim=-1)
     return turned.flatten(-2).to(x.dtype)
 
@@ -39,13 +39,12 @@ class Attention(nn.Module):
         self.radius = config.radius
         self.dropout = config.dropout
         self.backend: Backend = "auto"
-        for name in ("wq", "wk", "wv", "wo"):
-            setattr(self, name, nn.Linear(config.dim, config.dim, bias=False))
+        self.wq, self.wk, self.wv, self.wo = (nn.Linear(config.dim, config.dim, bias=False) for _ in range(4))
 
     def forward(self, x: Tensor, table: tuple[Tensor, Tensor]) -> Tensor:
         """`[B, T, dim]` to the same."""
         q, k, v = (
-            project(x).unflatten(-1, (self.heads, -1)).transpose(1, 2) for project in (self.wq, self.wk, self.wv)
+            project(x).view(*x.shape[:2], self.heads, -1).transpose(1, 2) for project in (self.wq, self.wk, self.wv)
         )
         out = local_attention(
             rotate(q, table),

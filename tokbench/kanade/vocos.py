@@ -33,7 +33,7 @@ class FourierHead(nn.Module):
         """`[B, M, dim]` to `[B, (M - 1) * hop]`."""
         log_magnitude, phase = self.out(x).transpose(1, 2).float().chunk(2, dim=1)
         spectrum = torch.polar(log_magnitude.exp().clamp(max=_MAX_MAGNITUDE), phase)
-        window: Tensor = self.istft.window.float()  # type: ignore[operator, assignment, union-attr]
+        window = self.get_buffer("istft.window").float()
         return torch.istft(spectrum, self.n_fft, self.hop, window=window, center=True)
 
 

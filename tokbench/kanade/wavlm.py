@@ -55,18 +55,10 @@ class WavLM(nn.Module):
         self.net: Any = WavLMModel(config)
         self.blocks = blocks
 
-    def load(self, state: Mapping[str, Tensor]) -> None:
-        """Load normalised keys (see `normalize_keys`); tensors are taken over, not copied.
-
-        Raises:
-            RuntimeError: a key is missing or unexpected.
-        """
-        wanted = {k: v for k, v in state.items() if not unused_keys(k, self.blocks)}
-        self.net.load_state_dict(wanted, strict=True, assign=True)
-        self.net.requires_grad_(False)
-        # The position convolution's weight is fixed now: compute it from norm and direction once.
+    def freeze(self) -> WavLM:
+        """Fix the weights, once loaded: compute the position convolution's from norm and direction; eval mode."""
         nn.utils.parametrize.remove_parametrizations(self.net.encoder.pos_conv_embed.conv, "weight")
-        self.eval()
+        return self.requires_grad_(requires_grad=False).eval()
 
     def forward(self, wave: Tensor, layers: Iterable[int]) -> dict[int, Tensor]:
         """Outputs of some blocks for 16 kHz audio `[B, n]`, as it is: no normalisation, no mask.
@@ -123,7 +115,8 @@ def _conv0_statistics(conv: nn.Conv1d, wave: Tensor) -> tuple[Tensor, Tensor]:
     """Mean and variance over time of the first convolution's channels, each `[B, C]`."""
     total = (wave.shape[1] - _CONV0_KERNEL) // _CONV0_STRIDE + 1
     step = _PIECE * _CONV0_PER_FRAME
-    count = sums = squares = 0.0
+    count = 0
+    sums = squares = torch.zeros((), dtype=torch.float64, device=wave.device)
     for start in range(0, total, step):
         stop = min(start + step, total)
         x = conv(wave[:, None, _CONV0_STRIDE * start : _CONV0_STRIDE * (stop - 1) + _CONV0_KERNEL])
@@ -145,7 +138,8 @@ def _position_bias(attention: Any, frames: int) -> Tensor:
     logarithmic = torch.log(size.float().clamp(min=1) / exact) / math.log(attention.max_distance / exact)
     far = (exact + logarithmic * (half - exact)).long().clamp(max=half - 1)
     bucket = torch.where(size < exact, size, far) + half * (distance > 0)
-    return attention.rel_attn_embed(bucket).T.contiguous()  # type: ignore[no-any-return]
+    bias: Tensor = attention.rel_attn_embed(bucket).T.contiguous()
+    return bias
 
 
 def _attention(attention: Any, x: Tensor, bias: Tensor) -> Tensor:
@@ -154,7 +148,7 @@ def _attention(attention: Any, x: Tensor, bias: Tensor) -> Tensor:
     heads = attention.num_heads
 
     def split(y: Tensor) -> Tensor:
-        return y.unflatten(-1, (heads, -1)).transpose(1, 2)
+        return y.view(batch, frames, heads, -1).transpose(1, 2)
 
     q, k, v = (split(project(x)) for project in (attention.q_proj, attention.k_proj, attention.v_proj))
     gates = attention.gru_rel_pos_linear(split(x)).unflatten(-1, (2, 4)).sum(-1).sigmoid()
@@ -189,7 +183,7 @@ def normalize_keys(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
 
 
 def from_torchaudio(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """torchaudio's WavLM state dict under transformers' names; the joint projection is cut into its three parts."""
+    """A WavLM state dict of torchaudio under transformers' names; the joint projection is cut into its three parts."""
     renamed = {}
     for key, value in state.items():
         key = key.replace("encoder.feature_projection.", "feature_projection.")
@@ -209,7 +203,4 @@ def unused_keys(key: str, blocks: int) -> bool:
     deeper = re.match(r"encoder\.layers\.(\d+)\.", key)
     if deeper:
         return int(deeper[1]) >= blocks
-    return key.startswith(
-        ("masked_spec_embed", "quantizer.", "project_q.", "project_hid.", "aux.", "projector.", "classifier.",
-         "tdnn.", "feature_extractor.0", "layer_weights", "objective.", "lm_head.")
-    )  # fmt: skip
+    return key.startswith(("masked_spec_embed", "aux.", "quantizer.", "project_q.", "project_hid."))
