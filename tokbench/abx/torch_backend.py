@@ -154,8 +154,8 @@ def _lattice(rows: dict[str, torch.Tensor], columns: dict[str, torch.Tensor], di
     dot = left @ right.T
     if distance == "angular":
         square = dot.clamp(-1, 1).acos() / math.pi
-        near = (dot > 0.9999).nonzero(as_tuple=True)
-        for part in zip(near[0].split(1 << 20), near[1].split(1 << 20), strict=True):
+        near = (dot > 0.9999).nonzero()
+        for part in _portions(near):
             chord = (left[part[0]] - right[part[1]]).norm(dim=1)
             square[part] = 2 * torch.asin((chord / 2).clamp(max=1)) / math.pi
         square[rows["null"]] = 1.0
@@ -166,16 +166,22 @@ def _lattice(rows: dict[str, torch.Tensor], columns: dict[str, torch.Tensor], di
     if distance == "kl":
         half = left.shape[1] // 2
         value = both - dot
-        near = (value < 1e-2).nonzero(as_tuple=True)
-        for part in zip(near[0].split(1 << 20), near[1].split(1 << 20), strict=True):
+        near = (value < 1e-2).nonzero()
+        for part in _portions(near):
             p, q = left[part[0]], right[part[1]]
             value[part] = ((p[:, :half] - q[:, half:]) * (p[:, half:] - q[:, :half])).sum(1)
         return 0.5 * value.clamp(min=0)
     value = both - 2 * dot
-    near = (value < 0.02 * both).nonzero(as_tuple=True)
-    for part in zip(near[0].split(1 << 20), near[1].split(1 << 20), strict=True):
+    near = (value < 0.02 * both).nonzero()
+    for part in _portions(near):
         value[part] = (left[part[0]] - right[part[1]]).square().sum(1)
     return value.clamp(min=0).sqrt()
+
+
+def _portions(places: torch.Tensor) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
+    """Rows and columns of places `[n, 2]`, a bounded number at a time."""
+    for start in range(0, len(places), 1 << 18):
+        yield places[start : start + (1 << 18), 0], places[start : start + (1 << 18), 1]
 
 
 def _warp_all(square: torch.Tensor, start_i: Int, n: Int, start_j: Int, m: Int) -> tuple[F32, F32]:
