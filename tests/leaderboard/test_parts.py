@@ -9,12 +9,14 @@ from hypothesis import strategies as st
 
 from tokbench.audio import read_audio
 from tokbench.errors import CardError
+from tokbench.leaderboard.charts import front
 from tokbench.leaderboard.clips import active_level
 from tokbench.leaderboard.numbers import dataset_label, decimals_for, format_number, half_width, quantity, slug
 from tokbench.leaderboard.published import load_published
 from tokbench.leaderboard.scales import Box, linear_axis, log_axis, place_labels
 from tokbench.leaderboard.transcripts import word_differences
 from tokbench.results import Estimate
+from tokbench.types import Direction
 
 
 def one(value: float, half: float, *, unit: str = "", scale: float = 1.0) -> Estimate:
@@ -94,6 +96,14 @@ def test_labels_do_not_cover_each_other_where_there_is_room() -> None:
     for i, a in enumerate(boxes):
         assert frame.left <= a.left < a.right <= frame.right
         assert all(a.overlap(b) == 0 for b in boxes[i + 1 :])
+
+
+@given(st.lists(st.tuples(st.floats(0, 9), st.floats(0, 9)), min_size=1), st.sampled_from(["higher", "lower"]))
+def test_the_front_is_what_nothing_else_beats(points: list[tuple[float, float]], better: Direction) -> None:
+    sign = -1 if better == "higher" else 1
+    found = front(points, better)
+    beaten = {p for p in points for q in points if q != p and q[0] <= p[0] and sign * q[1] <= sign * p[1]}
+    assert found == sorted(set(points) - beaten)
 
 
 def test_word_differences_are_the_errors_of_the_rate() -> None:

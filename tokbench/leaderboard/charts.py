@@ -12,8 +12,9 @@ from html import escape
 
 from tokbench.leaderboard.numbers import quantity
 from tokbench.leaderboard.scales import Axis, Box, linear_axis, log_axis, place_labels
+from tokbench.types import Direction
 
-__all__ = ["Interval", "Point", "rank_plot", "scatter"]
+__all__ = ["Interval", "Point", "front", "rank_plot", "scatter"]
 
 SHAPES = 8
 """Number of markers and colours; families beyond it start again with hollow markers."""
@@ -75,6 +76,7 @@ def scatter(
     x_label: str,
     y_label: str,
     log_x: bool,
+    better: Direction = "none",
     lines: Sequence[tuple[str, float]] = (),
     size: tuple[int, int] = (640, 400),
 ) -> str:
@@ -88,6 +90,7 @@ def scatter(
         x_label: axis label with unit.
         y_label: axis label with unit and direction.
         log_x: whether the x axis is logarithmic.
+        better: direction of y; a stepped line then joins the points that no other beats on both axes (small x is good).
         lines: horizontal reference lines (anchors): name and y.
         size: width and height of the drawing in pixels.
     """
@@ -119,6 +122,7 @@ def scatter(
         parts.append(f'<text class="ref" x="{x:.1f}" y="{base:.1f}" text-anchor="{side}">{escape(label)}</text>')
         keep_clear.append(spot)
         obstacles += [Box(left, y - 1, right, y + 1) for y in ys_of]
+    parts += _front_line(centres, better, right)
     for point, (x, y) in zip(points, centres, strict=True):
         if point.x_ci:
             a, b = x_axis(point.x_ci[0]), x_axis(point.x_ci[1])
@@ -142,8 +146,29 @@ def scatter(
             f'<text class="lab" x="{(box.left + box.right) / 2:.1f}" y="{box.bottom - font * 0.27:.1f}" '
             f'text-anchor="middle">{escape(point.name)}</text>'
         )
-    parts += [marker(x, y, p.family, hollow=p.anchor) for p, (x, y) in zip(points, centres, strict=True)]
+    for point, (x, y) in zip(points, centres, strict=True):
+        words = f"{point.name}: {quantity(point.x)}, {quantity(point.y)}"
+        parts.append(f"<g><title>{escape(words)}</title>{marker(x, y, point.family, hollow=point.anchor)}</g>")
     return _svg(parts, identifier, title, description, width, height)
+
+
+def front(points: Sequence[tuple[float, float]], better: Direction) -> list[tuple[float, float]]:
+    """The points that no other beats on both axes, small x being good, from small to large x."""
+    sign = -1.0 if better == "higher" else 1.0
+    kept: list[tuple[float, float]] = []
+    for x, y in sorted(points, key=lambda p: (p[0], sign * p[1])):
+        if not kept or sign * y < sign * kept[-1][1]:
+            kept.append((x, y))
+    return kept
+
+
+def _front_line(centres: Sequence[tuple[float, float]], better: Direction, right: float) -> list[str]:
+    if better == "none" or len(centres) < 3:
+        return []
+    # Pixels count downwards, so the better direction is the other one.
+    kept = front(centres, "lower" if better == "higher" else "higher")
+    path = f"M{kept[0][0]:.1f} {kept[0][1]:.1f}" + "".join(f"H{x:.1f}V{y:.1f}" for x, y in kept[1:]) + f"H{right:.1f}"
+    return [f'<path class="front" d="{path}"/>']
 
 
 def _references(lines: Sequence[tuple[str, float]]) -> list[tuple[list[str], list[float]]]:

@@ -26,6 +26,8 @@ class Figure:
     """Marker (SVG) and family."""
     head: list[str]
     body: list[list[str]]
+    left_out: list[str]
+    """Ranked tokenizers that the chart cannot show, each with its reason."""
 
 
 def make_figures(table: Table, board: Board, families: Mapping[str, int]) -> list[Figure]:
@@ -76,7 +78,7 @@ def _scatter(table: Table, chart: ChartDef, x: Column, y: Column, families: Mapp
     )
     drawings = [
         scatter(points, identifier=f"{identifier}-{kind}", title=title, description=description, x_label=x_label,
-                y_label=y_label, log_x=chart.log_x, lines=lines, size=size)
+                y_label=y_label, log_x=chart.log_x, better=y.direction, lines=lines, size=size)
         for kind, size in (("wide", (640, 400)), ("narrow", (360, 400)))
     ]  # fmt: skip
     return Figure(
@@ -88,6 +90,7 @@ def _scatter(table: Table, chart: ChartDef, x: Column, y: Column, families: Mapp
         legend=_legend(rows, families),
         head=["Tokenizer", x_label.removesuffix(" (logarithmic)"), y_label],
         body=[[r.name, _words(r, x), _words(r, y)] for r in [*rows, *ceilings]],
+        left_out=[f"{r.name} ({_why(r, x, y)})" for r in table.ranked if not _complete(r, x, y)],
     )
 
 
@@ -120,11 +123,16 @@ def _ranks(table: Table, column: Column, families: Mapping[str, int]) -> Figure 
         legend=_legend([rows[i.name] for i in intervals], families),
         head=["Tokenizer", "Rank", "Best rank (95 %)", "Worst rank (95 %)"],
         body=[[i.name, f"{i.rank:g}", f"{i.low:g}", f"{i.high:g}"] for i in intervals],
+        left_out=[f"{r.name} ({_why(r, column)})" for r in table.ranked if not _complete(r, column)],
     )
 
 
 def _complete(row: Row, *columns: Column) -> bool:
     return all(row.cells[c.id].value is not None for c in columns)
+
+
+def _why(row: Row, *columns: Column) -> str:
+    return next(row.cells[c.id].reason or "no value" for c in columns if row.cells[c.id].value is None)
 
 
 def _shown(row: Row, column: Column) -> float:
