@@ -15,9 +15,10 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property, partial
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, Literal, TypeVar
 
 import numpy as np
+import numpy.typing as npt
 
 from tokbench.audio import RESAMPLER, pcm_sha256, resample
 from tokbench.config import JudgeCard, TokenizerCard
@@ -28,7 +29,7 @@ from tokbench.judges.load import judge_class, load_judge
 from tokbench.store.code import class_hash
 from tokbench.store.store import Store
 from tokbench.store.units import Payload, UnitKey
-from tokbench.tokenizers.base import Tokenizer
+from tokbench.tokenizers.base import ExposesCodebook, ExposesFeatures, Tokenizer
 from tokbench.tokenizers.load import load_tokenizer, tokenizer_class
 from tokbench.tokenizers.replay import Replay, load_replay
 from tokbench.types import Encoded, Wave
@@ -200,6 +201,49 @@ class Bench:
         )
         made = self._stage(key, good, run, _pack_tokens, _unpack_tokens, ready=lambda: self.tokenizer.live)
         return _merge(clips, made)
+
+    def features(
+        self, utterances: Sequence[Utterance], which: Literal["pre_quant", "post_quant"]
+    ) -> list[npt.NDArray[np.float32] | ItemError]:
+        """Continuous frames `[T, D]` of each utterance before or after quantisation.
+
+        Raises:
+            NotApplicable: the tokenizer does not show them.
+        """
+        card = self.tokenizer.card
+        if self.tokenizer.replay is not None or "features" not in card.capabilities:
+            raise NotApplicable(f"{card.name} does not show its features")
+        clips = self.clips(utterances, card.input_rate)
+        good = [clip for clip in clips if isinstance(clip, Clip)]
+
+        def run(batch: Sequence[Clip]) -> list[npt.NDArray[np.float32]]:
+            live = self.tokenizer.live
+            if not isinstance(live, ExposesFeatures):
+                raise NotApplicable(f"{card.name} declares features, but its adapter has none")
+            return [np.asarray(one, np.float32) for one in live.features([clip.wave for clip in batch], which)]
+
+        key = UnitKey(
+            "features",
+            {
+                "tokenizer": self.tokenizer.identity,
+                "which": which,
+                "resampler": RESAMPLER,
+                "audio": [clip.sha256 for clip in good],
+            },
+            f"{card.name}: {which} features of {len(good)} utterances",
+        )
+        made = self._stage(key, good, run, _pack_features, _unpack_features, ready=lambda: self.tokenizer.live)
+        return _merge(clips, made)
+
+    def codebook(self, stream: str) -> npt.NDArray[np.float32]:
+        """Vectors `[vocab, D]` of a stream's codes.
+
+        Raises:
+            NotApplicable: the tokenizer does not show them.
+        """
+        if self.tokenizer.replay is None and isinstance(self.tokenizer.live, ExposesCodebook):
+            return np.asarray(self.tokenizer.live.codebook(stream), np.float32)
+        raise NotApplicable(f"{self.tokenizer.card.name} does not show its codebook")
 
     def decode(
         self, items: Sequence[Encoded | ItemError], *, globals_from: Sequence[Encoded | ItemError] | None = None
@@ -385,6 +429,14 @@ def _unpack_tokens(payload: Payload) -> list[Encoded]:
         index, _, rest = name.partition("/")
         grouped[int(index)][rest] = array
     return [Encoded.from_arrays(arrays) for arrays in grouped]
+
+
+def _pack_features(items: list[npt.NDArray[np.float32]]) -> Payload:
+    return Payload({str(i): frames for i, frames in enumerate(items)}, {"items": len(items)})
+
+
+def _unpack_features(payload: Payload) -> list[npt.NDArray[np.float32]]:
+    return [np.asarray(payload.arrays[str(i)], np.float32) for i in range(int(payload.record["items"]))]
 
 
 def _pack_clips(clips: list[Clip]) -> Payload:
