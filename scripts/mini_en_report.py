@@ -9,7 +9,6 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from tokbench.audio import resample
 from tokbench.types import Wave
 
 __all__ = ["Listener", "equal_error_rate", "table", "voice_numbers"]
@@ -53,7 +52,7 @@ def equal_error_rate(target: npt.NDArray[np.floating], impostor: npt.NDArray[np.
 
 
 def voice_numbers(speakers: Sequence[str], waves: Sequence[Wave]) -> dict[str, dict[str, float]]:
-    """Per speaker: EER and cosines of its trials under Resemblyzer, and percentiles of F0 (WORLD, harvest) in Hz.
+    """Per speaker: EER and cosines of its trials under Resemblyzer, and percentiles of F0 (WORLD, DIO) in Hz.
 
     A speaker's trials are all pairs of its own utterances, and all pairs of one of its and one of another's.
     """
@@ -74,7 +73,7 @@ def voice_numbers(speakers: Sequence[str], waves: Sequence[Wave]) -> dict[str, d
             for other in dict.fromkeys(speakers)
             if other != speaker
         )
-        tracks = [pyworld.harvest(resample(waves[i], RATE, RATE).astype(np.float64), RATE)[0] for i in mine]
+        tracks = [pyworld.dio(waves[i].astype(np.float64), RATE)[0] for i in mine]
         f0 = np.concatenate([track[track > 0] for track in tracks])
         low, middle, high = np.percentile(f0, [5, 50, 95])
         numbers[speaker] = {
