@@ -20,6 +20,7 @@ from tokbench.kanade.config import (
     QuantizerConfig,
     TransformerConfig,
 )
+from tokbench.kanade.model import KanadeModel
 
 
 def noise(name: str, shape: tuple[int, ...], scale: float) -> Tensor:
@@ -47,6 +48,14 @@ def fill(module: nn.Module, prefix: str = "") -> nn.Module:
     """Give a module the recipe's weights, in eval mode."""
     module.load_state_dict({key: weight(prefix + key, tuple(v.shape)) for key, v in module.state_dict().items()})
     return module.eval()
+
+
+def build(config: KanadeConfig) -> KanadeModel:
+    """A full-size Kanade with the recipe's weights, in eval mode."""
+    with torch.device("meta"):
+        model = KanadeModel(config)
+    model.load_state_dict({k: weight(k, tuple(v.shape)) for k, v in model.state_dict().items()}, assign=True)
+    return model.requires_grad_(requires_grad=False).eval()
 
 
 def tiny_config(folder: Path) -> KanadeConfig:

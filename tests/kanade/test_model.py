@@ -7,19 +7,17 @@ from pathlib import Path
 
 import pytest
 import torch
-from kanade.recipe import deviation, fill, noise, tensors, tiny_config, weight
+from kanade.recipe import build, deviation, fill, noise, tensors, tiny_config
+from torch import Tensor
+from torch.nn import functional
 
 from tokbench.kanade.config import KANADE_12HZ, KANADE_25HZ, KANADE_25HZ_CLEAN, KanadeConfig
-from tokbench.kanade.lengths import audio_length
+from tokbench.kanade.lengths import audio_length, padding
 from tokbench.kanade.model import KanadeModel
+from tokbench.kanade.resample import resample
+from tokbench.kanade.wavlm import WavLM
 
 TINY = [f"tiny_{kind}" for kind in ("12hz", "25hz", "25hz_clean")]
-FULL = {"full_12hz": KANADE_12HZ, "full_25hz": KANADE_25HZ, "full_25hz_clean": KANADE_25HZ_CLEAN}
-
-
-@pytest.fixture(scope="module")
-def parity(shared: Path) -> Path:
-    return shared / "parity" / "kanade"
 
 
 @pytest.mark.parametrize("case", ["T150", "T37", "batch2"])
@@ -49,18 +47,6 @@ def test_tiny_geometries_match_the_reference_at_every_stage(parity: Path, kind: 
     assert deviation(first[0], io["mel_default_length"]) < 2e-4
 
 
-@pytest.fixture(scope="module")
-def full_25hz() -> KanadeModel:
-    return build(KANADE_25HZ)
-
-
-def build(config: KanadeConfig) -> KanadeModel:
-    with torch.device("meta"):
-        model = KanadeModel(config)
-    model.load_state_dict({k: weight(k, tuple(v.shape)) for k, v in model.state_dict().items()}, assign=True)
-    return model.eval()
-
-
 @torch.inference_mode()
 def test_full_size_matches_the_reference(parity: Path, full_25hz: KanadeModel) -> None:
     model, io = full_25hz, tensors(parity / "full_25hz" / "io.safetensors")
@@ -74,6 +60,45 @@ def test_full_size_matches_the_reference(parity: Path, full_25hz: KanadeModel) -
     default = audio_length(content.tokens.shape[1], downsample=2)
     mel = model.decode_mel(model.embed(content.tokens), speaker, n_samples=default)
     assert deviation(mel[0], io["mel_default_length"]) < 1e-3
+
+
+@pytest.mark.parametrize(("kind", "config"), [("full_12hz", KANADE_12HZ), ("full_25hz_clean", KANADE_25HZ_CLEAN)])
+@torch.inference_mode()
+def test_the_other_full_sizes_make_the_reference_tokens(parity: Path, kind: str, config: KanadeConfig) -> None:
+    """The fixtures keep their first tokens, their number of different tokens and the shape of the mel."""
+    expected = json.loads((parity / "info.json").read_text())[kind]
+    io = tensors(parity / "full_25hz" / "io.safetensors")
+    model = build(config)
+    content = model.encode_content(io["in.local_ssl"])
+    assert content.tokens[0, :12].tolist() == expected["tokens"]
+    assert content.tokens.unique().numel() == expected["unique_tokens"]
+    speaker = model.encode_global(io["in.global_ssl"])
+    mel = model.decode_mel(content.embedding, speaker, n_samples=72000)
+    assert list(mel.shape) == expected["mel_shape"]
+    assert torch.isfinite(mel).all()
+
+
+@torch.inference_mode()
+def test_waveform_to_converted_mel(parity: Path, full_25hz: KanadeModel, wavlm: WavLM) -> None:
+    """From the source's and the reference's audio, through every net, to the mel in the other voice."""
+    model, io = full_25hz, tensors(parity / "full_25hz" / "io.safetensors")
+
+    def ssl(name: str, samples: int) -> dict[int, Tensor]:
+        wave = noise(name, (1, samples), 0.1)
+        pad = padding(samples)
+        return wavlm(resample(functional.pad(wave, (pad, pad)), 24000, 16000), {1, 2, 6, 9})
+
+    source, reference = ssl("wav3s", 72000), ssl("ref2s", 48000)
+    features = model.content_features(source)
+    assert deviation(features, io["in.local_ssl"]) < 5e-4
+    assert deviation(model.global_features(source), io["in.global_ssl"]) < 5e-4
+    content = model.encode_content(features)
+    assert torch.equal(content.tokens, io["tokens"])
+    own = model.encode_global(model.global_features(source))
+    assert deviation(own[0], io["e2e.global_embedding"]) < 1e-4
+    voice = model.encode_global(model.global_features(reference))
+    mel = model.decode_mel(content.embedding, voice, n_samples=72000)
+    assert deviation(mel[0], io["vc_mel"]) < 1e-3
 
 
 def test_full_size_keys_are_the_released_ones(parity: Path) -> None:

@@ -189,7 +189,7 @@ def test_missing_weights_say_which_files_to_put_where(tmp_path: Path, folder_25h
 
 
 def test_weights_of_another_model_are_refused(folder_25hz: Path) -> None:
-    with pytest.raises(CardError, match="declares rate_hz 25/2, but the weights' config.yaml says 25"):
+    with pytest.raises(CardError, match=r"declares rate_hz 25/2, but the weights. config\.yaml says 25"):
         load_tokenizer("kanade-12.5hz", weights=folder_25hz)
 
 

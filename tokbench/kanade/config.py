@@ -288,9 +288,7 @@ def _parse(nets: Mapping[str, Any]) -> KanadeConfig:
         if not isinstance(section, Mapping):
             raise ValueError(f"there is no '{name}'")  # noqa: TRY004 - of the file, not of a type
         arguments = section.get("init_args", section if "class_path" not in section else {})
-        if arguments.get("output_dim") == arguments.get("dim") is not None and name == "mel_prenet":
-            raise ValueError("mel_prenet.output_dim equals dim: not a released layout")
-        parts[name] = kind.model_validate(_known(arguments, kind, name))
+        parts[name] = _known(arguments, kind, name)
     settings: Mapping[str, Any] = next(
         (nets[key] for key in ("config", "model_config") if isinstance(nets.get(key), Mapping)), {}
     )
