@@ -20,6 +20,8 @@ from typing import Any, TypeVar
 import yaml
 
 from tokbench.config import Card, DatasetCard, JudgeCard, SuiteCard, TaskCard, TokenizerCard, Weights, load_card
+from tokbench.data.load import EMBEDDED
+from tokbench.data.mini_en import load_mini_en
 from tokbench.leaderboard.board import load_board
 from tokbench.metrics.base import Metric
 from tokbench.metrics.catalogue import metrics
@@ -307,6 +309,8 @@ def data_tables() -> str:
         if card.citation:
             parts.append(f"{escape(card.citation)}\n")
         parts.append("\n".join(f"- {escape(note)}" for note in card.notes) + "\n")
+        if name == EMBEDDED:
+            parts.append(_embedded(card))
         if card.archives:
             archives = [
                 [
@@ -318,6 +322,18 @@ def data_tables() -> str:
             ]
             parts.append(table(["Split", "Archive", "sha256", "md5"], archives))
     return "\n".join(parts)
+
+
+def _embedded(card: DatasetCard) -> str:
+    rows = []
+    for split in card.splits:
+        utterances = load_mini_en(split).utterances
+        minutes = sum(one.duration or 0.0 for one in utterances) / 60
+        rows.append(
+            [f"`{split}`", str(len(utterances)), str(len({one.speaker for one in utterances})), f"{minutes:.1f}"]
+        )
+    told = f"`{card.location}/README.md` tells of every voice, its licence and how the corpus was made.\n"
+    return table(["Split", "Utterances", "Voices", "Minutes"], rows, right=[1, 2, 3]) + "\n" + told
 
 
 # -- tasks and suites ----------------------------------------------------------------------------------------------
