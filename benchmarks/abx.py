@@ -33,11 +33,11 @@ def score(path):
         distance=distance, frequency=50, feature_maker=lambda p: torch.from_numpy(np.load(p)), extension=".npy",
         device="cpu", progress=False)
 score(warm_item)
-start = time.perf_counter()
+start, cpu = time.perf_counter(), time.process_time()
 error = score(item)
-seconds = time.perf_counter() - start
+seconds, cpu = time.perf_counter() - start, time.process_time() - cpu
 peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
-print(json.dumps({"error": error, "seconds": seconds, "peak_mib": peak}))
+print(json.dumps({"error": error, "seconds": seconds, "cpu": cpu, "peak_mib": peak}))
 """
 
 TOKBENCH = """
@@ -53,11 +53,11 @@ def score(path):
     return score_abx(read_items(Path(path)), FolderFeatures(Path(root)), rate=Fraction(50), speaker=speaker,
         context=context, distance=distance, threads=int(threads))
 score(warm_item)
-start = time.perf_counter()
+start, cpu = time.perf_counter(), time.process_time()
 found = score(item)
-seconds = time.perf_counter() - start
+seconds, cpu = time.perf_counter() - start, time.process_time() - cpu
 peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
-print(json.dumps({"error": found.error, "seconds": seconds, "peak_mib": peak, "cells": found.cells,
+print(json.dumps({"error": found.error, "seconds": seconds, "cpu": cpu, "peak_mib": peak, "cells": found.cells,
     "triplets": found.triplets, "compared": found.compared}))
 """
 
@@ -71,7 +71,7 @@ def main() -> None:
     parser.add_argument("--context", choices=("within", "any"), default="within")
     parser.add_argument("--distance", default="angular", choices=("angular", "euclidean", "kl_symmetric"))
     parser.add_argument("--threads", type=int, default=2)
-    parser.add_argument("--repeats", type=int, default=3, help="runs of each; the fastest counts")
+    parser.add_argument("--repeats", type=int, default=5, help="runs of each; the fastest counts")
     parser.add_argument("--fastabx-python", type=Path, help="interpreter of an environment with fastabx 0.9.0")
     parser.add_argument("--folder", type=Path, help="where features are put (default: a temporary folder)")
     args = parser.parse_args()
@@ -88,7 +88,7 @@ def main() -> None:
             )
             ours = best(sys.executable, TOKBENCH, folder, args)
             print(
-                f"  tokbench {ours['seconds']:9.2f} s {ours['peak_mib']:8.0f} MiB  error {ours['error']:.9f}  "
+                f"  tokbench {ours['seconds']:9.2f} s {ours['cpu']:9.2f} CPU s {ours['peak_mib']:8.0f} MiB  error {ours['error']:.9f}  "
                 f"{ours['cells']:.0f} cells, {ours['triplets']:.0f} triplets",
                 flush=True,
             )
@@ -98,9 +98,12 @@ def main() -> None:
                 difference = abs(ours["error"] - theirs["error"])
                 ratio = theirs["seconds"] / ours["seconds"]
                 print(
-                    f"  fastabx  {theirs['seconds']:9.2f} s {theirs['peak_mib']:8.0f} MiB  error {theirs['error']:.9f}"
+                    f"  fastabx  {theirs['seconds']:9.2f} s {theirs['cpu']:9.2f} CPU s {theirs['peak_mib']:8.0f} MiB  error {theirs['error']:.9f}"
                 )
-                print(f"  {ratio:.1f} times faster, scores differ by {difference:.1e}", flush=True)
+                print(
+                    f"  {ratio:.1f} times faster ({theirs['cpu'] / ours['cpu']:.1f} in CPU seconds), scores differ by {difference:.1e}",
+                    flush=True,
+                )
                 missed |= ratio < 4 or difference > 1e-6
     if missed:
         raise SystemExit("a goal was missed: 4 times faster, equal to 1e-6, under 4 GiB")
@@ -153,7 +156,7 @@ def generate(folder: Path, count: int, dim: int, per_context: int, *, kl: bool) 
             made, at = [], 0
             for k in range(start, min(count, start + 100)):
                 centre = 0.35 * sound[phone[k]] + 0.3 * beside[chosen[k]] + 0.5 * voice[speaker[k]]
-                made.append(centre + 6.0 * rng.standard_normal((length[k], dim), dtype=np.float32))
+                made.append(centre + 3.0 * rng.standard_normal((length[k], dim), dtype=np.float32))
                 on, off = at / 50, (at + length[k]) / 50
                 listing.write(f"f{number:05d} {on:.4f} {off:.4f} p{phone[k]} c{chosen[k]} c{chosen[k]} s{speaker[k]}\n")
                 at += length[k]

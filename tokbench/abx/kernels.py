@@ -92,7 +92,7 @@ def euclidean(dot, left, right, square_left, square_right):
 def kl(dot, left, right, self_left, self_right):
     """Turn `p . log q + log p . q` into (KL(p, q) + KL(q, p)) / 2, in place.
 
-    `left` holds `[p, log p]` and `right` `[log q, q]`; `self` is `p . log p` of each row.
+    `left` and `right` hold `[p, log p]`; `self` is `p . log p` of each row.
     """
     half = left.shape[1] // 2
     for i in range(dot.shape[0]):
@@ -102,7 +102,7 @@ def kl(dot, left, right, self_left, self_right):
             if d < np.float32(1e-2):
                 d = np.float32(0.0)
                 for k in range(half):
-                    d += (left[i, k] - right[j, half + k]) * (left[i, half + k] - right[j, k])
+                    d += (left[i, k] - right[j, k]) * (left[i, half + k] - right[j, half + k])
             row[j] = np.float32(0.5) * max(d, np.float32(0.0))
 
 
@@ -169,16 +169,13 @@ def _warp_mirrored(lattice, top, left_edge, n, m, cost, steps):
 
 
 @_exact
-def _needed(ci, cj, speaker, phone, same):
+def _needed(ci, cj, speaker, same):
     """Whether any triplet compares an item of class `ci` with one of class `cj`; see `plan.Group.same`."""
-    si, sj = speaker[ci], speaker[cj]
-    if phone[ci] == phone[cj]:
-        return same[ci, sj] >= 0
-    return same[ci, sj] >= 0 or same[cj, si] >= 0
+    return same[ci, speaker[cj]] >= 0 or same[cj, speaker[ci]] >= 0
 
 
 @_exact
-def group_pairs(lattice, start, stop, class_of, speaker, phone, same, out):
+def group_pairs(lattice, start, stop, class_of, speaker, same, out):
     """Distances of all pairs of a group whose frame distances `lattice [f, f]` are complete; fills `out [n, n]`."""
     n = len(start)
     longest = 0
@@ -188,7 +185,7 @@ def group_pairs(lattice, start, stop, class_of, speaker, phone, same, out):
     for i in range(n):
         out[i, i] = np.float32(0.0)
         for j in range(i + 1, n):
-            if not _needed(class_of[i], class_of[j], speaker, phone, same):
+            if not _needed(class_of[i], class_of[j], speaker, same):
                 continue
             ni, nj = stop[i] - start[i], stop[j] - start[j]
             d, tie = _warp(lattice, start[i], start[j], ni, nj, cost, steps)
@@ -197,7 +194,7 @@ def group_pairs(lattice, start, stop, class_of, speaker, phone, same, out):
 
 
 @_exact
-def tile_pairs(lattice, start_i, stop_i, start_j, stop_j, i0, j0, mirror, class_of, speaker, phone, same, out, row0):
+def tile_pairs(lattice, start_i, stop_i, start_j, stop_j, i0, j0, mirror, class_of, speaker, same, out, row0):
     """Distances of the items `i0..` with the items `j0..` of a large group, from the lattice of a tile.
 
     `start` and `stop` are rows and columns of the lattice; `out[i - row0, j]` is filled, and with `mirror` the pairs
@@ -213,7 +210,7 @@ def tile_pairs(lattice, start_i, stop_i, start_j, stop_j, i0, j0, mirror, class_
         i = i0 + a
         for b in range(len(start_j)):
             j = j0 + b
-            if (mirror and j <= i) or not _needed(class_of[i], class_of[j], speaker, phone, same):
+            if (mirror and j <= i) or not _needed(class_of[i], class_of[j], speaker, same):
                 continue
             ni, nj = stop_i[a] - start_i[a], stop_j[b] - start_j[b]
             d, tie = _warp(lattice, start_i[a], start_j[b], ni, nj, cost, steps)

@@ -59,13 +59,13 @@ def store_frames(frames: npt.NDArray[np.generic], distance: str, where: str) -> 
 
 @dataclass(frozen=True)
 class Metricised:
-    """Frames of some items, ready to be multiplied: `left @ right.T` becomes distances by `side` terms.
+    """Frames of some items, ready to be multiplied.
 
-    `null` marks null rows (angular), `side` holds squared norms (Euclidean) or `p . log p` (KL).
+    `frames` `[n, D]`, for KL `[p, log p]` `[n, 2 D]`; `null` marks null rows (angular), `side` holds squared norms
+    (Euclidean) or `p . log p` (KL).
     """
 
-    left: F32
-    right: F32
+    frames: F32
     null: npt.NDArray[np.bool_]
     side: F32
 
@@ -75,17 +75,20 @@ def prepare(kept: F32, distance: str, centre: F32 | None) -> Metricised:
     nothing = np.zeros(0, np.bool_)
     no_side = np.zeros(0, np.float32)
     if distance == "angular":
-        return Metricised(kept, kept, np.asarray(~kept.any(axis=1)), no_side)
+        return Metricised(kept, np.asarray(~kept.any(axis=1)), no_side)
     if distance == "euclidean":
         moved = kept if centre is None else kept - centre
-        return Metricised(moved, moved, nothing, np.einsum("td,td->t", moved, moved))
+        return Metricised(moved, nothing, np.einsum("td,td->t", moved, moved))
     if distance == "kl":
-        logs = np.log(kept + _EPSILON)
+        both = np.empty((len(kept), 2 * kept.shape[1]), np.float32)
+        logs = both[:, kept.shape[1] :]
+        both[:, : kept.shape[1]] = kept
+        np.log(kept + _EPSILON, out=logs)
         # Rows sum to one, so a constant in the logarithms cancels; without it small distances keep their digits.
         logs -= logs.mean(axis=1, keepdims=True)
         own = np.einsum("td,td->t", kept, logs)
-        return Metricised(np.hstack([kept, logs]), np.hstack([logs, kept]), nothing, own)
-    return Metricised(kept, kept, nothing, no_side)
+        return Metricised(both, nothing, own)
+    return Metricised(kept, nothing, no_side)
 
 
 def lattice(rows: Metricised, columns: Metricised, distance: str, out: F32) -> None:
@@ -93,13 +96,19 @@ def lattice(rows: Metricised, columns: Metricised, distance: str, out: F32) -> N
     from tokbench.abx import kernels
 
     if distance == "identical":
-        np.not_equal(rows.left, columns.right.T, out=out)
+        np.not_equal(rows.frames, columns.frames.T, out=out)
         return
-    np.matmul(rows.left, columns.right.T, out=out)
+    if distance == "kl":
+        half = rows.frames.shape[1] // 2
+        np.matmul(rows.frames[:, :half], columns.frames[:, half:].T, out=out)
+        # Among themselves, the other half is the transpose.
+        out += out.T.copy() if rows is columns else rows.frames[:, half:] @ columns.frames[:, :half].T
+    else:
+        np.matmul(rows.frames, columns.frames.T, out=out)
     finish: dict[str, tuple[Any, Any, Any]] = {
         "angular": (kernels.angular, rows.null, columns.null),
         "euclidean": (kernels.euclidean, rows.side, columns.side),
         "kl": (kernels.kl, rows.side, columns.side),
     }
     kernel, own, other = finish[distance]
-    kernel(out, rows.left, columns.right, own, other)
+    kernel(out, rows.frames, columns.frames, own, other)

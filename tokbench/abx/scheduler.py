@@ -146,7 +146,7 @@ def _batch_task(
                 _table_lattice(kept[low:high, 0].astype(np.int64), codebook, distance, square)
             matrix = np.zeros((b - a, b - a), np.float32)
             starts, stops = edge[:-1] - low, edge[1:] - low
-            kernels.group_pairs(square, starts, stops, group.class_of, group.speaker, group.phone, group.same, matrix)
+            kernels.group_pairs(square, starts, stops, group.class_of, group.speaker, group.same, matrix)
             counts = np.zeros((len(group.phone), len(group.phone)), np.int64)
             kernels.cells(matrix, 0, 0, b - a, group.class_of, group.bounds, group.same, group.blocks, counts, 0)
             parts.append(cell_errors(plan, group, counts, 0, len(group.phone)))
@@ -162,8 +162,7 @@ def _batch_task(
 def part_of(whole: Metricised, low: int, high: int) -> Metricised:
     """Some rows of prepared frames."""
     return Metricised(
-        whole.left[low:high],
-        whole.right[low:high],
+        whole.frames[low:high],
         whole.null[low:high],
         whole.side[low:high],
     )
@@ -245,7 +244,7 @@ def _large(
                 square = table[1][codes_i[:, None], codes_j[None, :]]
             kernels.tile_pairs(
                 square, start_i, stop_i, start_j, stop_j, i[0], j[0], whole,
-                group.class_of, group.speaker, group.phone, group.same, out, row0,
+                group.class_of, group.speaker, group.same, out, row0,
             )  # fmt: skip
 
     carried: Int = np.zeros((0, classes), np.int64)

@@ -140,7 +140,7 @@ def _to(ready: Metricised, device: str) -> dict[str, torch.Tensor]:
 
     return {
         name: torch.from_numpy(np.ascontiguousarray(getattr(ready, name))).to(device)
-        for name in ("left", "right", "null", "side")
+        for name in ("frames", "null", "side")
     }
 
 
@@ -148,10 +148,14 @@ def _lattice(rows: dict[str, torch.Tensor], columns: dict[str, torch.Tensor], di
     """Frame distances, as `representation.lattice`; near rows are subtracted as there."""
     import torch
 
-    left, right = rows["left"], columns["right"]
+    left, right = rows["frames"], columns["frames"]
     if distance == "identical":
         return (left != right.T).float()
-    dot = left @ right.T
+    half = left.shape[1] // 2
+    if distance == "kl":
+        dot = left[:, :half] @ right[:, half:].T + left[:, half:] @ right[:, :half].T
+    else:
+        dot = left @ right.T
     if distance == "angular":
         square = dot.clamp(-1, 1).acos() / math.pi
         near = (dot > 0.9999).nonzero()
@@ -164,12 +168,11 @@ def _lattice(rows: dict[str, torch.Tensor], columns: dict[str, torch.Tensor], di
         return square
     both = rows["side"].unsqueeze(1) + columns["side"].unsqueeze(0)
     if distance == "kl":
-        half = left.shape[1] // 2
         value = both - dot
         near = (value < 1e-2).nonzero()
         for part in _portions(near):
             p, q = left[part[0]], right[part[1]]
-            value[part] = ((p[:, :half] - q[:, half:]) * (p[:, half:] - q[:, :half])).sum(1)
+            value[part] = ((p[:, :half] - q[:, :half]) * (p[:, half:] - q[:, half:])).sum(1)
         return 0.5 * value.clamp(min=0)
     value = both - 2 * dot
     near = (value < 0.02 * both).nonzero()

@@ -1,0 +1,251 @@
+"""ABX over phone alignments: within and across speakers, between fixed neighbours and in any context.
+
+Items span three phones where the context is fixed and one phone where it is free. What is empty at any of the card's
+`rates` (and at the tokenizer's own) is left out, for every tokenizer alike. Each representation is an estimate of its
+own: codes as numbers, code vectors, and continuous frames before and after quantisation.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from fractions import Fraction
+from typing import TYPE_CHECKING, Any, ClassVar
+
+import numpy as np
+import numpy.typing as npt
+
+from tokbench.abx.engine import score_abx
+from tokbench.abx.features import ArrayFeatures
+from tokbench.abx.items import items_from_alignments
+from tokbench.abx.representation import DISTANCES
+from tokbench.bench import Bench
+from tokbench.config import JudgeCard, TaskCard, TokenizerCard
+from tokbench.data.dataset import Dataset, Utterance
+from tokbench.errors import CardError, ItemError
+from tokbench.metrics.abx import CONDITIONS, condition_components
+from tokbench.metrics.base import under
+from tokbench.metrics.catalogue import metric
+from tokbench.protocols.base import Item, Protocol, Row, Shard, failed_row, stable
+from tokbench.protocols.phones import SHARD, check_alignment, corpus_item, encode_all, frame_streams, utterances_of
+from tokbench.stats import estimate
+from tokbench.streams import StreamSpec
+from tokbench.types import Encoded
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from tokbench.results import Estimate
+
+__all__ = ["Abx", "Representation"]
+
+
+@dataclass(frozen=True)
+class Representation:
+    """One way to compare frames: its name in brackets behind a metric, and what it is made of."""
+
+    name: str
+    kind: str
+    """`codes`, `vectors`, `latent`, `pre_quant` or `post_quant`."""
+    stream: StreamSpec
+    distance: str
+
+
+class Abx(Protocol):
+    """Encode, slice by phones, compare."""
+
+    code_modules: ClassVar[tuple[str, ...]] = (
+        "tokbench.bench", "tokbench.protocols.base", "tokbench.protocols.phones", "tokbench.metrics.abx",
+        "tokbench.abx.engine", "tokbench.abx.features", "tokbench.abx.items", "tokbench.abx.kernels",
+        "tokbench.abx.plan", "tokbench.abx.pool", "tokbench.abx.representation", "tokbench.abx.scheduler",
+        "tokbench.abx.slicing", "tokbench.abx.torch_backend",
+    )  # fmt: skip
+    estimate_modules: ClassVar[tuple[str, ...]] = (
+        "tokbench.stats", "tokbench.bootstrap", "tokbench.metrics.abx", "tokbench.metrics.base",
+    )  # fmt: skip
+
+    def __init__(self, task: TaskCard, judges: Mapping[str, JudgeCard], params: Mapping[str, Any], seed: int) -> None:
+        super().__init__(task, judges, params, seed)
+        self.conditions = tuple(self.params.get("conditions", CONDITIONS))
+        self.distance = str(self.params.get("distance", "angular"))
+        unknown = [name for name in self.conditions if name not in CONDITIONS]
+        if unknown or self.distance not in DISTANCES:
+            raise CardError(
+                f"'{unknown[0] if unknown else self.distance}' is not known to ABX",
+                where=f"task {task.name}: params",
+                hint=f"Conditions: {', '.join(CONDITIONS)}; distances: {', '.join(DISTANCES)}",
+            )
+        self.rates = [Fraction(str(rate)) for rate in self.params.get("rates", ())]
+
+    def check(self, card: TokenizerCard) -> None:
+        """Raise `NotApplicable` where no stream holds frames of speech."""
+        super().check(card)
+        self.representations(card)
+
+    def items(self, dataset: Dataset) -> list[Item]:
+        """The corpus, as one item."""
+        return corpus_item(dataset)
+
+    def representations(self, card: TokenizerCard) -> list[Representation]:
+        """What is compared: of the semantic streams, or else of the first one.
+
+        Raises:
+            NotApplicable: there are no frames.
+        """
+        made: list[Representation] = []
+        streams = frame_streams(card, kinds=("codes", "latent"), max_rate=float(self.params.get("max_rate", 150)))
+        for stream in streams:
+            if stream.kind == "latent":
+                made.append(Representation(f"{stream.name}:latent", "latent", stream, self.distance))
+                continue
+            made.append(Representation(f"{stream.name}:codes", "codes", stream, "identical"))
+            if "codebook" in card.capabilities:
+                made.append(Representation(f"{stream.name}:vectors", "vectors", stream, self.distance))
+        if "features" in card.capabilities:
+            made += [
+                Representation(f"{streams[0].name}:{kind}", kind, streams[0], self.distance)
+                for kind in ("pre_quant", "post_quant")
+            ]
+        return made
+
+    def measure(self, bench: Bench, items: Sequence[Item], *, keep: frozenset[str]) -> Shard:  # noqa: ARG002
+        """Rows of table "items" (a speaker and a pair of phones) and "conditions" (what was counted)."""
+        shard = Shard({"items": [], "conditions": []})
+        for item in items:
+            self._corpus(bench, utterances_of(item), shard)
+        return shard
+
+    def estimates(self, tables: Mapping[str, pd.DataFrame], card: TokenizerCard, *, draws: int) -> list[Estimate]:
+        """Errors with bootstrap intervals over speakers."""
+        items = tables["items"]
+        counts = {row["metric"]: row for row in tables["conditions"].to_dict("records")}
+        made: list[Estimate] = []
+        for place, representation in enumerate(self.representations(card)):
+            for condition in self.conditions:
+                name = f"{condition}[{representation.name}]"
+                if name not in counts:
+                    continue
+                row = counts[name]
+                one = estimate(metric(name), items[items[name].notna()], draws=draws, seed=self.seed)
+                one.note = (
+                    f"{row['items']:.0f} items ({row['empty']:.0f} empty ones left out), {row['cells']:.0f} cells, "
+                    f"{row['triplets']:.0f} triplets, {row['distance']} distance"
+                )
+                one.headline = condition in self.task.headline and place == 0
+                made.append(one)
+        return made
+
+    def _corpus(self, bench: Bench, utterances: Sequence[Utterance], shard: Shard) -> None:
+        card = bench.tokenizer.card
+        rows: dict[tuple[str, str, str], Row] = {}
+        good: list[tuple[Utterance, Encoded]] = []
+        for utterance, tokens in zip(utterances, encode_all(bench, utterances), strict=True):
+            if isinstance(tokens, Encoded):
+                try:
+                    check_alignment(
+                        utterance,
+                        tokens.n_samples / card.input_rate,
+                        tolerance=float(self.params.get("tolerance", 0.02)),
+                    )
+                    good.append((utterance, tokens))
+                    continue
+                except ItemError as error:
+                    tokens = error
+            shard.tables["items"].append(failed_row(Item(utterance.id, {}, utterance.speaker), tokens))
+        if not good:
+            return
+        known = [utterance for utterance, _ in good]
+        for representation in self.representations(card):
+            frames = dict(self._frames(bench, good, representation, shard))
+            codebook = bench.codebook(representation.stream.name) if representation.kind == "vectors" else None
+            for condition in self.conditions:
+                self._score(
+                    f"{condition}[{representation.name}]",
+                    condition,
+                    representation,
+                    known,
+                    frames,
+                    codebook,
+                    rows,
+                    shard,
+                )
+        shard.tables["items"] += rows.values()
+
+    def _frames(
+        self, bench: Bench, good: Sequence[tuple[Utterance, Encoded]], representation: Representation, shard: Shard
+    ) -> Iterator[tuple[str, npt.NDArray[np.generic]]]:
+        """Frames by utterance; an utterance without them fails."""
+        if representation.kind in ("codes", "vectors", "latent"):
+            for utterance, tokens in good:
+                yield utterance.id, tokens.streams[representation.stream.name]
+            return
+        utterances = [utterance for utterance, _ in good]
+        for start in range(0, len(utterances), SHARD):
+            part = utterances[start : start + SHARD]
+            which: Any = representation.kind
+            for utterance, made in zip(part, bench.features(part, which), strict=True):
+                if isinstance(made, ItemError):
+                    shard.tables["items"].append(failed_row(Item(utterance.id, {}, utterance.speaker), made))
+                else:
+                    yield utterance.id, made
+
+    def _score(
+        self,
+        name: str,
+        condition: str,
+        representation: Representation,
+        utterances: Sequence[Utterance],
+        frames: Mapping[str, npt.NDArray[np.generic]],
+        codebook: npt.NDArray[np.float32] | None,
+        rows: dict[tuple[str, str, str], Row],
+        shard: Shard,
+    ) -> None:
+        speaker, context, unit = CONDITIONS[condition]
+        items = items_from_alignments(
+            [u for u in utterances if u.id in frames],
+            unit=unit,  # type: ignore[arg-type]
+            source=self.task.name,
+        )
+        found = score_abx(
+            items,
+            ArrayFeatures(frames, source=name),
+            rate=representation.stream.rate_hz,
+            speaker=speaker,  # type: ignore[arg-type]
+            context=context,  # type: ignore[arg-type]
+            distance=representation.distance,  # type: ignore[arg-type]
+            codebook=codebook,
+            also_rates=self.rates,
+            pad=int(self.params.get("pad", 1)),
+            threads=int(self.params["threads"]) if "threads" in self.params else None,
+        )
+        phones = {label: number for number, label in enumerate(found.phones)}
+        for s, a, b, error, cells in zip(
+            found.speaker, found.phone_a, found.phone_b, found.row_error, found.row_cells, strict=True
+        ):
+            key = (found.speakers[s], found.phones[a], found.phones[b])
+            row = rows.setdefault(
+                key,
+                {
+                    "id": "/".join(key),
+                    "speaker": key[0],
+                    "phone": key[1],
+                    "other": key[2],
+                    "error": None,
+                    "stage": None,
+                },
+            )
+            weight = float(cells) if context == "any" else 1.0
+            pair = phones[key[1]] * len(phones) + phones[key[2]]
+            row |= under(condition_components(condition, stable(error), pair, weight), representation.name)
+        shard.tables["conditions"].append(
+            {
+                "metric": name,
+                "items": found.items,
+                "compared": found.compared,
+                "empty": found.empty,
+                "cells": found.cells,
+                "triplets": found.triplets,
+                "distance": representation.distance,
+                "error": found.error,
+            }
+        )
