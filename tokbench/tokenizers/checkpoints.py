@@ -11,6 +11,8 @@ from tokbench.config import TokenizerCard, Weights
 from tokbench.errors import MissingWeights
 from tokbench.tokenizers.features import file_sha256
 
+_SUFFIXES = (".pt", ".pth", ".ckpt", ".bin", ".safetensors")
+
 __all__ = ["checkpoint_identity", "find_checkpoint"]
 
 
@@ -18,9 +20,10 @@ def find_checkpoint(card: TokenizerCard, weights: Path | None) -> Path:
     """The file that holds the weights of `card`.
 
     Args:
-        card: its weights block lists the names under which the file is published, the first one first.
-        weights: the file itself, whatever its name, or a folder that holds one of those names; None for the hub,
-            where the card names a hub repository.
+        card: its weights block lists the names under which the file is published, the first one first; none where
+            they are not known.
+        weights: the file itself, whatever its name, or a folder that holds one of those names (a single checkpoint
+            where they are not known); None for the hub, where the card names a hub repository.
 
     Raises:
         MissingWeights: it is nowhere; says what to put where.
@@ -29,9 +32,11 @@ def find_checkpoint(card: TokenizerCard, weights: Path | None) -> Path:
     if weights is not None:
         if weights.is_file():
             return weights
-        for name in published.files:
-            if (weights / name).is_file():
-                return weights / name
+        named = [weights / name for name in published.files if (weights / name).is_file()]
+        if not published.files and weights.is_dir():
+            named = sorted(path for path in weights.iterdir() if path.suffix in _SUFFIXES)
+        if named and (published.files or len(named) == 1):
+            return named[0]
         what = "is a folder without the weights" if weights.is_dir() else "is neither a file nor a folder"
         raise MissingWeights(f"{what} of {card.name}", where=str(weights), hint=_hint(published))
     if published.source != "hub":
@@ -54,22 +59,20 @@ def checkpoint_identity(card: TokenizerCard, weights: Path | None) -> dict[str, 
     declared = next(iter(published.files.values()), "")
     if declared:
         return {"weights": f"sha256:{declared}"}
-    cached = _cached(published)
+    cached = _cached(published) if published.source == "hub" else None
     commit = cached.parent.name if cached is not None else None
     return {published.location: published.revision or commit or "main"}
 
 
 def _published(card: TokenizerCard) -> Weights:
-    if card.weights is None or not card.weights.files:
-        raise MissingWeights(
-            "its card lists no weights file", where=f"tokenizer '{card.name}'", hint="Add weights.files"
-        )
+    if card.weights is None:
+        raise MissingWeights("its card names no weights", where=f"tokenizer '{card.name}'", hint="Add a weights block")
     return card.weights
 
 
 def _hint(published: Weights) -> str:
     origin = f"{published.location} on the hub" if published.source == "hub" else published.location
-    return f"Get {' or '.join(published.files)} from {origin} and type --weights PATH"
+    return f"Get {' or '.join(published.files) or 'the checkpoint'} from {origin} and type --weights PATH"
 
 
 def _cached(published: Weights) -> Path | None:

@@ -47,6 +47,8 @@ class NanoCodecTokenizer(Tokenizer):
         "tokbench.codecs.nanocodec.fsq",
         "tokbench.codecs.nanocodec.model",
         "tokbench.codecs.nanocodec.nets",
+        "tokbench.codecs.snake",
+        "tokbench.tokenizers.checkpoints",
     )
 
     def __init__(

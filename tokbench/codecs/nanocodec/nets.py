@@ -14,11 +14,11 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from tokbench.codecs.nanocodec.config import Activation, DecoderConfig, EncoderConfig, PadMode
+from tokbench.codecs.snake import Snake
 
 __all__ = ["Decoder", "Encoder", "mask"]
 
 _LEAK = 0.01
-_SNAKE_EPS = 1e-9
 _TORCH_PAD = {"replicate": "replicate", "reflect": "reflect", "zeros": "constant"}
 
 
@@ -27,19 +27,6 @@ def mask(x: Tensor, lengths: Tensor | None) -> Tensor:
     if lengths is None:
         return x
     return x * (torch.arange(x.shape[-1], device=x.device) < lengths[:, None])[:, None]
-
-
-class Snake(nn.Module):
-    """`x + sin^2(alpha x) / (alpha + 1e-9)`, alpha a channel (Ziyin et al. 2020, equation 3)."""
-
-    def __init__(self, channels: int) -> None:
-        super().__init__()
-        self.alpha = nn.Parameter(torch.ones(1, channels, 1))
-
-    def forward(self, x: Tensor) -> Tensor:
-        """`[B, C, T]` to the same shape."""
-        wave = torch.mul(x, self.alpha).sin_()
-        return torch.addcmul(x, wave.mul_(wave), 1 / (self.alpha + _SNAKE_EPS), out=wave)
 
 
 class HalfSnake(nn.Module):
