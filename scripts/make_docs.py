@@ -178,7 +178,7 @@ def _family(family: str, found: dict[str, tuple[TokenizerCard, dict[str, Any]]])
     heads = ["Name", "Streams", "Nominal bit/s", "Globals", "Hz in / out", "Needs", "Licence"]
     if all(row[3] == "none" for row in rows):
         rows, heads = [[*row[:3], *row[4:]] for row in rows], [*heads[:3], *heads[4:]]
-    lines = [f"## {family}\n", table(heads, rows, right=[2])]
+    lines = [f"## {family[0].upper()}{family[1:]}\n", table(heads, rows, right=[2])]
     every = list(found)
     summaries = [f"- `{name}`: {escape(own.get('summary', card.summary))}" for name, (card, own) in found.items()]
     lines += ["\n".join(summaries) + "\n"]
