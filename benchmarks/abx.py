@@ -105,7 +105,8 @@ def main() -> None:
 
 def told(name: str, run: dict[str, float]) -> str:
     """One line of the report."""
-    return f"  {name:<9}{run['seconds']:8.2f} s {run['cpu']:8.2f} CPU s {run['peak_mib']:7.0f} MiB  error {run['error']:.9f} "
+    times = f"{run['seconds']:8.2f} s {run['cpu']:8.2f} CPU s"
+    return f"  {name:<9}{times} {run['peak_mib']:7.0f} MiB  error {run['error']:.9f} "
 
 
 def best(python: str, code: str, folder: Path, args: argparse.Namespace) -> dict[str, float]:
