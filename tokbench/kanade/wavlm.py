@@ -24,13 +24,13 @@ HOP, RECEPTIVE = 320, 400
 _CONV0_STRIDE, _CONV0_KERNEL = 5, 10
 _CONV0_PER_FRAME = HOP // _CONV0_STRIDE
 """Outputs of the first convolution between two frames."""
-_CONV0_RECEPTIVE = (RECEPTIVE - _CONV0_KERNEL) // _CONV0_STRIDE + 1
-"""Outputs of the first convolution that one frame sees."""
 
-_PIECE = 1000
-"""Frames a piece of the convolutions (20 s)."""
-_BIAS_ELEMENTS = 1 << 24
-"""Attention weights that are biased at a time (64 MB in float32)."""
+_PIECE = {"cpu": 200, "cuda": 4000}
+"""Frames a piece of the convolutions: few enough for a processor's cache, many enough for a GPU."""
+_BIAS_ELEMENTS = {"cpu": 1 << 19, "cuda": 1 << 26}
+"""Attention weights that are biased at a time: what stays in a core's cache, and what fills a GPU."""
+_MIN_ROWS = 64
+"""Rows of queries below which matrix products lose their speed."""
 
 
 class WavLM(nn.Module):
@@ -91,18 +91,19 @@ class WavLM(nn.Module):
         """
         first, *others = self.net.feature_extractor.conv_layers
         frames = (wave.shape[1] - RECEPTIVE) // HOP + 1
-        if frames <= _PIECE:
+        piece = _PIECE.get(wave.device.type, 1000)
+        if frames <= piece:
             x = first(wave[:, None])
             for conv in others:
                 x = conv(x)
             return x  # type: ignore[no-any-return]
-        mean, variance = _conv0_statistics(first.conv, wave)
+        mean, variance = _conv0_statistics(first.conv, wave, piece)
         norm = first.layer_norm
         scale = norm.weight * (variance + norm.eps).rsqrt()
         shift = norm.bias - mean * scale
         pieces = []
-        for start in range(0, frames, _PIECE):
-            stop = min(start + _PIECE, frames)
+        for start in range(0, frames, piece):
+            stop = min(start + piece, frames)
             x = first.conv(wave[:, None, HOP * start : HOP * (stop - 1) + RECEPTIVE])
             x = first.activation(torch.addcmul(shift[..., None], x, scale[..., None]))
             for conv in others:
@@ -111,10 +112,10 @@ class WavLM(nn.Module):
         return torch.cat(pieces, dim=2)
 
 
-def _conv0_statistics(conv: nn.Conv1d, wave: Tensor) -> tuple[Tensor, Tensor]:
+def _conv0_statistics(conv: nn.Conv1d, wave: Tensor, piece: int) -> tuple[Tensor, Tensor]:
     """Mean and variance over time of the first convolution's channels, each `[B, C]`."""
     total = (wave.shape[1] - _CONV0_KERNEL) // _CONV0_STRIDE + 1
-    step = _PIECE * _CONV0_PER_FRAME
+    step = piece * _CONV0_PER_FRAME
     count = 0
     sums = squares = torch.zeros((), dtype=torch.float64, device=wave.device)
     for start in range(0, total, step):
@@ -154,16 +155,24 @@ def _attention(attention: Any, x: Tensor, bias: Tensor) -> Tensor:
     gates = attention.gru_rel_pos_linear(split(x)).unflatten(-1, (2, 4)).sum(-1).sigmoid()
     update, reset = gates.chunk(2, dim=-1)
     gate = update * (reset * attention.gru_rel_pos_const - 1.0) + 2.0  # [B, H, N, 1]
-    rows = max(1, _BIAS_ELEMENTS // (batch * heads * frames))
-    out = []
-    for start in range(0, frames, rows):
-        stop = min(start + rows, frames)
-        # Row i of the bias matrix is the run of N values that begins at relative position -i.
-        runs = bias[:, frames - stop : 2 * frames - 1 - start].unfold(1, frames, 1).flip(1)
-        mask = gate[:, :, start:stop] * runs
-        out.append(functional.scaled_dot_product_attention(q[:, :, start:stop], k, v, attn_mask=mask))
-    mixed: Tensor = attention.out_proj(torch.cat(out, dim=2).transpose(1, 2).flatten(-2))
-    return mixed
+    elements = _BIAS_ELEMENTS.get(x.device.type, 1 << 24)
+    group = min(heads, max(1, elements // (batch * frames * frames)))
+    rows = min(frames, max(_MIN_ROWS, elements // (batch * group * frames)))
+    out = torch.empty_like(q)
+    for h in range(0, heads, group):
+        some = slice(h, h + group)
+        for start in range(0, frames, rows):
+            stop = min(start + rows, frames)
+            # Row i of the bias matrix is the run of N values that begins at relative position -i. Runs that begin
+            # later belong to earlier rows, so queries go in backwards, and the runs need no copy.
+            runs = bias[some, frames - stop : 2 * frames - 1 - start].unfold(1, frames, 1)
+            mask = gate[:, some, start:stop].flip(2) * runs
+            mixed = functional.scaled_dot_product_attention(
+                q[:, some, start:stop].flip(2), k[:, some], v[:, some], attn_mask=mask
+            )
+            out[:, some, start:stop] = mixed.flip(2)
+    projected: Tensor = attention.out_proj(out.transpose(1, 2).flatten(-2))
+    return projected
 
 
 def normalize_keys(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
