@@ -47,8 +47,8 @@ What the cards in `configs/tokenizers/` declare. Measured rates are in the resul
 [bit rates](bitrates.md). `tokbench show NAME` prints a whole card.
 
 A name with braces is a pattern: `resample-{rate}` answers to `resample-8000`. A stream is written as its rate times its
-vocabulary. "Needs" names the extra of `python -m pip install "tokbench[EXTRA]"` and where weights come from. An anchor
-frames a table and takes no part in the ranking.
+vocabulary, or times the floats of a frame. "Needs" names the extra of `python -m pip install "tokbench[EXTRA]"` and
+where weights come from. An anchor frames a table and takes no part in the ranking.
 """
 JUDGES_INTRO = """\
 A judge is a pretrained scorer or a pitch tracker. It hears a wave and gives evidence: a transcript, an embedding, a
@@ -235,7 +235,7 @@ def _where(weights: Weights) -> str:
     return {
         "package": f"weights in the package `{weights.location}`",
         "hub": f"weights from the hub, `{weights.location}`",
-        "file": "weights from an address",
+        "file": f"weights from <{weights.location}>",
         "repository": "weights in tokbench",
     }[weights.source]
 
@@ -277,8 +277,9 @@ def _judge(name: str, card: JudgeCard) -> str:
         return "\n".join([*lines, "- Weights: none"]) + "\n"
     revision = f", revision `{weights.revision}`" if weights.revision else ""
     fallback = f"; without the package, the hub's `{weights.fallback}`" if weights.fallback else ""
-    where = f"{_where(weights)} <{weights.location}>" if weights.source == "file" else _where(weights)
-    lines.append(f"- Weights: {where.removeprefix('weights ')}{revision}{fallback}; licence {escape(weights.licence)}")
+    lines.append(
+        f"- Weights: {_where(weights).removeprefix('weights ')}{revision}{fallback}; licence {escape(weights.licence)}"
+    )
     rows = [[f"`{file}`", f"`{digest}`" if digest else "not declared"] for file, digest in weights.files.items()]
     return "\n".join([*lines, "", table(["File", "sha256"], rows)])
 
