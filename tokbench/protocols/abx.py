@@ -75,6 +75,7 @@ class Abx(Protocol):
                 where=f"task {task.name}: params",
                 hint=f"Conditions: {', '.join(CONDITIONS)}; distances: {', '.join(DISTANCES)}",
             )
+        self.min_cells = int(self.params.get("min_cells", 100))
         self.rates = [Fraction(str(rate)) for rate in self.params.get("rates", ())]
 
     def check(self, card: TokenizerCard) -> None:
@@ -127,6 +128,12 @@ class Abx(Protocol):
                     continue
                 row = counts[name]
                 one = estimate(metric(name), items[items[name].notna()], draws=draws, seed=self.seed)
+                if row["cells"] < self.min_cells:
+                    # Two or three comparisons are no measurement, and would be printed as 0 or 75 %.
+                    few = f"{row['cells']:.0f} cells, at least {self.min_cells} are needed"
+                    one = one.model_copy(
+                        update={"value": None, "ci95": None, "method": few, "undefined": one.n, "reasons": {few: one.n}}
+                    )
                 one.note = (
                     f"{row['items']:.0f} items ({row['empty']:.0f} empty ones left out), {row['cells']:.0f} cells, "
                     f"{row['triplets']:.0f} triplets, {row['distance']} distance"
