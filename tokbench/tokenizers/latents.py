@@ -43,13 +43,15 @@ class LatentTokenizer(Tokenizer):
         "tokbench.codecs.precision",
         "tokbench.tokenizers.checkpoints",
     )
+    params_model: ClassVar[type[LatentParams]] = LatentParams
+    """What the card's `params` must satisfy."""
 
     def __init__(
         self, card: TokenizerCard, *, device: str = "cpu", weights: Path | None = None, allow_pickle: bool = False
     ) -> None:
         super().__init__(card, device=device, weights=weights, allow_pickle=allow_pickle)
         try:
-            self._params = LatentParams.model_validate(card.params)
+            self._params = self.params_model.model_validate(card.params)
         except ValidationError as error:
             first = error.errors()[0]
             field = ".".join(str(part) for part in first["loc"])
