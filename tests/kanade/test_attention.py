@@ -34,6 +34,7 @@ def test_blocks_equal_the_definition(length: int, radius: int, seed: int) -> Non
     torch.testing.assert_close(ours, definition(q, k, v, radius), atol=1e-5, rtol=1e-4)
 
 
+@pytest.mark.filterwarnings("ignore:flex_attention called without torch.compile")
 @pytest.mark.parametrize(("length", "radius"), [(300, 32), (128, 15), (129, 62), (700, 62), (515, 200), (3, 1)])
 def test_flex_equals_blocks(length: int, radius: int) -> None:
     q, k, v = draw(length)
@@ -71,6 +72,15 @@ def test_gradients_are_finite_where_blocks_are_padded() -> None:
     definition(q, k, v, 4).square().sum().backward()
     for mine, x in zip(ours, (q, k, v), strict=True):
         torch.testing.assert_close(mine, x.grad, atol=1e-4, rtol=1e-3)
+
+
+def test_a_mask_made_in_inference_serves_training() -> None:
+    q, k, v = draw(91)
+    with torch.inference_mode():
+        local_attention(q, k, v, radius=7, backend="sdpa")
+    q.requires_grad_()
+    local_attention(q, k, v, radius=7, backend="sdpa").sum().backward()
+    assert q.grad is not None
 
 
 def test_memory_is_linear_in_length() -> None:

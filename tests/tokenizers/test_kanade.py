@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import math
 import shutil
+import subprocess
+import sys
 from fractions import Fraction
 from pathlib import Path
 from zlib import crc32
@@ -164,6 +166,16 @@ def test_the_other_releases_load_encode_and_decode(name: str, parts: Path, tmp_p
     assert np.isfinite(first).all()
     assert np.array_equal(tokenizer.decode([whole])[0], first)
     shutil.rmtree(tmp_path)
+
+
+def test_neither_the_module_nor_the_identity_imports_torch(folder_25hz: Path) -> None:
+    code = (
+        "import sys; from pathlib import Path; from tokbench.config import TokenizerCard; "
+        "from tokbench.registry import find_card; from tokbench.tokenizers.kanade import Kanade; "
+        "Kanade.weights_identity(find_card(TokenizerCard, 'kanade-25hz'), Path(sys.argv[1])); "
+        "assert 'torch' not in sys.modules"
+    )
+    subprocess.run([sys.executable, "-c", code, str(folder_25hz)], check=True)
 
 
 def test_identity_names_every_file_by_its_sha256(folder_25hz: Path) -> None:

@@ -107,6 +107,7 @@ def _blocked(q: Tensor, k: Tensor, v: Tensor, radius: int, dropout: float) -> Te
 
 
 @lru_cache(maxsize=32)
+@torch.inference_mode(mode=False)  # a mask that is first needed in inference must still serve training
 def _band(length: int, size: int, radius: int, device: torch.device) -> Tensor:
     """Bool `[blocks, size, size + 2 radius]`: which keys of a block's window its queries see."""
     start = torch.arange(0, length, size, device=device)[:, None]
@@ -134,6 +135,7 @@ def _flex_kernel(compiled: bool) -> Any:
 
 
 @lru_cache(maxsize=32)
+@torch.inference_mode(mode=False)
 def _block_mask(length: int, radius: int, device: torch.device) -> Any:
     """Which blocks of keys a block of queries needs, listed directly: `create_block_mask` would visit all T^2 pairs."""
     from torch.nn.attention.flex_attention import BlockMask

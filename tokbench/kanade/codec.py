@@ -145,8 +145,9 @@ class KanadeCodec:
 
     @contextmanager
     def _running(self) -> Iterator[None]:
-        """Inference without TensorFloat-32, which would round the convolutions on recent GPUs to 10 bits."""
-        with torch.inference_mode(), torch.backends.cudnn.flags(allow_tf32=False):
+        """Inference, always by the same algorithms, and without the 10-bit TensorFloat-32 that convolutions default to."""
+        cudnn = torch.backends.cudnn.flags(enabled=True, benchmark=False, deterministic=True, allow_tf32=False)
+        with torch.inference_mode(), cudnn:
             yield
 
     def _autocast(self) -> torch.autocast:

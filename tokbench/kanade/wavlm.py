@@ -22,8 +22,6 @@ __all__ = ["WavLM", "from_torchaudio", "normalize_keys", "unused_keys"]
 
 HOP, RECEPTIVE = 320, 400
 _CONV0_STRIDE, _CONV0_KERNEL = 5, 10
-_CONV0_PER_FRAME = HOP // _CONV0_STRIDE
-"""Outputs of the first convolution between two frames."""
 
 _PIECE = {"cpu": 200, "cuda": 4000}
 """Frames a piece of the convolutions: few enough for a processor's cache, many enough for a GPU."""
@@ -87,7 +85,7 @@ class WavLM(nn.Module):
     def _features(self, wave: Tensor) -> Tensor:
         """Convolutional features `[B, 512, N]`, piece by piece.
 
-        The first convolution's group norm spans the whole utterance: its statistics are summed over all pieces first.
+        The first convolution's group norm spans the whole utterance: its statistics come first.
         """
         first, *others = self.net.feature_extractor.conv_layers
         frames = (wave.shape[1] - RECEPTIVE) // HOP + 1
@@ -97,7 +95,7 @@ class WavLM(nn.Module):
             for conv in others:
                 x = conv(x)
             return x  # type: ignore[no-any-return]
-        mean, variance = _conv0_statistics(first.conv, wave, piece)
+        mean, variance = _conv0_statistics(first.conv, wave)
         norm = first.layer_norm
         scale = norm.weight * (variance + norm.eps).rsqrt()
         shift = norm.bias - mean * scale
@@ -112,20 +110,18 @@ class WavLM(nn.Module):
         return torch.cat(pieces, dim=2)
 
 
-def _conv0_statistics(conv: nn.Conv1d, wave: Tensor, piece: int) -> tuple[Tensor, Tensor]:
-    """Mean and variance over time of the first convolution's channels, each `[B, C]`."""
-    total = (wave.shape[1] - _CONV0_KERNEL) // _CONV0_STRIDE + 1
-    step = piece * _CONV0_PER_FRAME
-    count = 0
-    sums = squares = torch.zeros((), dtype=torch.float64, device=wave.device)
-    for start in range(0, total, step):
-        stop = min(start + step, total)
-        x = conv(wave[:, None, _CONV0_STRIDE * start : _CONV0_STRIDE * (stop - 1) + _CONV0_KERNEL])
-        count += stop - start
-        sums = sums + x.sum(-1, dtype=torch.float64)
-        squares = squares + x.square().sum(-1, dtype=torch.float64)
-    mean = sums / count
-    variance = (squares / count - mean.square()).clamp(min=0.0)
+def _conv0_statistics(conv: nn.Conv1d, wave: Tensor) -> tuple[Tensor, Tensor]:
+    """Mean and variance over time of the first convolution's channels, each `[B, C]`, without running it.
+
+    The convolution is linear and has no bias: with window mean `m` and covariance `S`, taps `w` give `w m` and `w S w`.
+    """
+    windows = wave.double().unfold(1, _CONV0_KERNEL, _CONV0_STRIDE)
+    centre = windows.mean(dim=1, keepdim=True)
+    windows = windows - centre
+    covariance = windows.mT @ windows / windows.shape[1]
+    taps = conv.weight[:, 0].double()
+    mean = (centre @ taps.T)[:, 0]
+    variance = ((taps @ covariance) * taps).sum(-1).clamp(min=0.0)
     return mean.to(wave), variance.to(wave)
 
 
