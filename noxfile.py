@@ -62,7 +62,7 @@ def demo(session: nox.Session) -> None:
 
 @nox.session(**DEV)
 def docs(session: nox.Session) -> None:
-    """The documentation site, into docs/_site."""
+    """The documentation site, into build/docs."""
     install(session, "dev")
     session.run("mkdocs", "build", "--strict", *session.posargs)
 

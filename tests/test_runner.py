@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import random
 import signal
@@ -14,15 +15,15 @@ from pathlib import Path
 import numpy as np
 import pytest
 import soundfile
-
 from tests_support import TOY_CARD
+
 from tokbench.auditing import audit_results
 from tokbench.bench import TokenizerHandle
 from tokbench.comparison import compare_results
 from tokbench.config import JudgeCard, TaskCard
 from tokbench.data.dataset import Dataset, Utterance
 from tokbench.engines.local import LocalEngine
-from tokbench.errors import UserError
+from tokbench.errors import StoreError, TokenizerUnavailable, UserError
 from tokbench.registry import find_card, set_extra_paths
 from tokbench.results import Result
 from tokbench.runner import Cell, Options, prepare_dataset, run
@@ -46,7 +47,9 @@ def corpus(tmp_path_factory: pytest.TempPathFactory) -> Dataset:
     utterances = []
     for n in range(12):
         path = folder / f"u{n:02d}.wav"
-        soundfile.write(path, speechlike(n), 16000)
+        wave = speechlike(n)
+        wave[800:830] = 0.99 if n == 5 else wave[800:830]  # a click that the tokenizer "deadly" does not survive
+        soundfile.write(path, wave, 16000)
         utterances.append(Utterance(f"u{n:02d}", path, f"s{n % 4}", text="some words"))
     return Dataset("toy-corpus", tuple(utterances), licence="CC0-1.0")
 
@@ -256,3 +259,50 @@ def test_killed_at_random_moments_the_next_run_completes_with_the_same_result(
     a, b = Result.read(left), Result.read(right)
     assert a.estimates == b.estimates
     assert a.tables == b.tables
+
+
+def test_a_full_disk_stops_with_one_line_and_loses_nothing(
+    corpus: Dataset, tmp_path: Path, toy: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    calm = next(run([cell(corpus, tmp_path)], options(tmp_path / "calm", toy), LocalEngine(1)))
+    real, left = os.fsync, [5]
+
+    def fills_up(descriptor: int) -> None:
+        left[0] -= 1
+        if left[0] < 0:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        real(descriptor)
+
+    monkeypatch.setattr(os, "fsync", fills_up)
+    with pytest.raises(StoreError, match="the disk is full"):
+        list(run([cell(corpus, tmp_path)], options(tmp_path, toy), LocalEngine(1)))
+    kept = sorted(Store(tmp_path / "store").files())
+    assert len(kept) == 5
+    monkeypatch.setattr(os, "fsync", real)
+    written = {path: path.stat().st_mtime_ns for path in kept}
+    after = next(run([cell(corpus, tmp_path)], options(tmp_path, toy), LocalEngine(1)))
+    assert after.estimates == calm.estimates
+    assert {path: path.stat().st_mtime_ns for path in kept} == written
+
+
+def test_a_suite_goes_on_without_a_tokenizer_whose_weights_are_missing(
+    corpus: Dataset, tmp_path: Path, toy: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    cells = [cell(corpus, tmp_path, "nanocodec-0.6k"), cell(corpus, tmp_path)]
+    (result,) = run(cells, options(tmp_path, toy), LocalEngine(1), skip_unavailable=True)
+    assert result.tokenizer.name == "toy"
+    assert "nanocodec-0.6k is left out" in caplog.text
+    with pytest.raises(TokenizerUnavailable):
+        list(run(cells, options(tmp_path, toy), LocalEngine(1)))
+
+
+def test_a_worker_that_dies_costs_its_shard_and_nothing_else(corpus: Dataset, tmp_path: Path, toy: Path) -> None:
+    (toy / "tokenizers" / "deadly.yaml").write_text(
+        TOY_CARD.replace("name: toy", "name: deadly") + "params: {die_on_loudest: true}\n"
+    )
+    set_extra_paths((toy,))
+    (result,) = run([cell(corpus, tmp_path, "deadly")], options(tmp_path, toy), LocalEngine(2))
+    assert result.status == "partial"
+    assert result.coverage is not None
+    assert result.coverage.scored == 8
+    assert {failure.stage for failure in result.coverage.failed} == {"worker"}

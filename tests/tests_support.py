@@ -1,7 +1,8 @@
-"""A toy tokenizer that several tests use: 4-bit samples at 8 kHz, failing where it is told to."""
+"""A toy tokenizer that several tests use: 3-bit samples at 8 kHz, failing where it is told to."""
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 
 import numpy as np
@@ -12,7 +13,7 @@ from tokbench.types import Encoded, Wave
 
 TOY_CARD = """\
 name: toy
-summary: Four-bit samples at 8 kHz.
+summary: Three-bit samples at 8 kHz.
 adapter: tests_support:Toy
 family: toys
 capabilities: [discrete, decode]
@@ -25,7 +26,7 @@ licence: MIT
 
 
 class Toy(Tokenizer):
-    """Three-bit linear quantiser; `params.fail_longer_than` seconds makes it fail on long input."""
+    """Three-bit linear quantiser; its parameters make it fail on long input, or die on a loud one."""
 
     def encode(self, wavs: Sequence[Wave]) -> list[Encoded]:
         made = []
@@ -34,9 +35,16 @@ class Toy(Tokenizer):
             limit = self.card.params.get("fail_longer_than")
             if limit is not None and len(wave) > limit * self.card.input_rate:
                 raise ItemError(f"longer than {limit} s")
+            if self.card.params.get("die_on_loudest") and float(np.abs(wave).max()) > 0.7:
+                os._exit(9)  # as a crash inside a library does
             codes = np.clip(np.round((np.clip(wave, -1, 1) + 1) * 3.5), 0, 7).astype(np.int64)
             made.append(Encoded({"q0": codes}, len(wave)))
         return made
 
-    def decode(self, items: Sequence[Encoded], *, globals_from: Sequence[Encoded] | None = None) -> list[Wave]:
+    def decode(
+        self,
+        items: Sequence[Encoded],
+        *,
+        globals_from: Sequence[Encoded] | None = None,  # noqa: ARG002
+    ) -> list[Wave]:
         return [(item.streams["q0"] / 3.5 - 1).astype(np.float32) for item in items]

@@ -23,7 +23,7 @@ import numpy.typing as npt
 from tokbench.audio import RESAMPLER, pcm_sha256, resample
 from tokbench.config import JudgeCard, TokenizerCard
 from tokbench.data.dataset import Utterance
-from tokbench.errors import DependencyError, ItemError, NotApplicable, StoreError, UndefinedMetric
+from tokbench.errors import DependencyError, ItemError, NotApplicable, StoreError, TokenizerUnavailable, UndefinedMetric
 from tokbench.judges.base import Evidence, Judge
 from tokbench.judges.load import judge_class, load_judge
 from tokbench.store.code import class_hash
@@ -104,10 +104,14 @@ class TokenizerHandle:
     @cached_property
     def identity(self) -> dict[str, Any]:
         """Everything about the tokenizer that decides tokens and audio, for store keys."""
-        code = "replay" if self.replay else class_hash(tokenizer_class(self.card))
+        try:
+            code = "replay" if self.replay else class_hash(tokenizer_class(self.card))
+            weights = self.weights_identity
+        except DependencyError as error:
+            raise TokenizerUnavailable(error.what, where=error.where, hint=error.hint) from error
         return {
             "card": self.card.model_dump(mode="json", exclude=_DESCRIPTIVE),
-            "weights": self.weights_identity,
+            "weights": weights,
             "code": code,
             "device": self.device,
         }
@@ -117,8 +121,14 @@ class TokenizerHandle:
         """The loaded tokenizer.
 
         Raises:
-            MissingBackend, MissingWeights: with what to type.
+            TokenizerUnavailable: a library or the weights are missing; with what to type.
         """
+        try:
+            return self._load()
+        except DependencyError as error:
+            raise TokenizerUnavailable(error.what, where=error.where, hint=error.hint) from error
+
+    def _load(self) -> Tokenizer:
         return load_tokenizer(self.spec, device=self.device, weights=self.weights, allow_pickle=self.allow_pickle)
 
     def __getstate__(self) -> dict[str, Any]:

@@ -15,7 +15,7 @@ from typing import Annotated
 import typer
 
 from tokbench import __version__
-from tokbench.commands import cache, content, data, leaderboard, results, run, score, tokens
+from tokbench.commands import abx, cache, content, convert, data, leaderboard, results, run, score, tokens
 
 __all__ = ["app", "main"]
 
@@ -61,6 +61,8 @@ app.command("run")(run.run)
 app.command("score")(score.score)
 app.command("encode")(tokens.encode)
 app.command("decode")(tokens.decode)
+app.command("convert")(convert.convert)
+app.command("abx")(abx.abx)
 app.command("list")(content.list_)
 app.command("show")(content.show)
 app.command("doctor")(content.doctor)

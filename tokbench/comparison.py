@@ -53,6 +53,7 @@ def compare_results(first: Result, second: Result, *, draws: int) -> list[Differ
     for what, a, b in (
         ("task", (first.task.name, first.task.version), (second.task.name, second.task.version)),
         ("data", first.dataset and first.dataset.fingerprint, second.dataset and second.dataset.fingerprint),
+        ("judges", first.manifest.judge_identities, second.manifest.judge_identities),
     ):
         if a != b:
             raise UserError(

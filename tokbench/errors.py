@@ -20,6 +20,7 @@ __all__ = [
     "NotApplicable",
     "StoreError",
     "TokbenchError",
+    "TokenizerUnavailable",
     "TokensError",
     "TrackingError",
     "UndefinedMetric",
@@ -98,6 +99,10 @@ class MissingBackend(DependencyError):
             f"{needed_by} needs the package '{package}', which is not installed",
             hint=f'Type: python -m pip install "tokbench[{extra}]"',
         )
+
+
+class TokenizerUnavailable(DependencyError):
+    """A library or the weights of the tokenizer itself are missing; a suite goes on with the others."""
 
 
 class MissingWeights(DependencyError):

@@ -131,7 +131,18 @@ def find_card(kind: type[AnyCard], name: str) -> AnyCard:
 def template_card(kind: type[AnyCard], name: str) -> AnyCard:
     """The card behind a listed name; a pattern card is read with 1 for each of its holes."""
     path = _files(KINDS[kind])[name]
-    return load_card(path, kind, values=dict.fromkeys(re.findall(r"\{(\w+)\}", name), "1"))
+    holes = re.findall(r"\{(\w+)\}", name)
+    card = load_card(path, kind, values=dict.fromkeys(holes, "1"))
+    if not holes:
+        return card
+    # For readers, the holes keep their names.
+    summary = next(
+        (line for line in path.read_text(encoding="utf-8").splitlines() if line.startswith("summary:")), None
+    )
+    if summary is None:
+        return card
+    text = re.sub(r"\$\{(\w+)\}", lambda hole: hole[1].upper(), summary.partition(":")[2]).strip()
+    return card.model_copy(update={"summary": text.strip("\"'")})
 
 
 def _pattern(stem: str) -> str:

@@ -23,7 +23,7 @@ from tokbench.audio import RESAMPLER
 from tokbench.bench import TokenizerHandle, judge_identity
 from tokbench.config import JudgeCard, TaskCard
 from tokbench.data.dataset import Dataset
-from tokbench.errors import DatasetError, DependencyError, NotApplicable, StoreError
+from tokbench.errors import DatasetError, NotApplicable, StoreError, TokenizerUnavailable
 from tokbench.jobs import Job, Outcome, protocol_of
 from tokbench.manifest import git_state, machine, package_versions, started_now, torch_facts
 from tokbench.protocols.base import Item, Protocol, Row, Take
@@ -171,7 +171,7 @@ def run(
     skipped: set[str] = set()
     for done, outcome in enumerate(engine.run(jobs), start=1):
         if outcome.error is not None:
-            if not (skip_unavailable and isinstance(outcome.error, DependencyError)):
+            if not (skip_unavailable and isinstance(outcome.error, TokenizerUnavailable)):
                 raise outcome.error
             name = outcome.job.tokenizer.spec
             if name not in skipped:

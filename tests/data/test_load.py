@@ -42,7 +42,7 @@ def test_split_and_limit(tmp_path: Path) -> None:
     chapter(tmp_path, "dev-clean", "10")
     dataset = load_dataset(f"librispeech:{tmp_path}", split="test-clean", limit=4)
     assert [u.id for u in dataset.utterances] == ["7-1-0000", "7-1-0001", "8-1-0000", "9-1-0000"]
-    assert dataset.name.endswith(":test-clean")
+    assert dataset.name.endswith(":test-clean (4 utterances)")
     with pytest.raises(DatasetError, match="limit of 0"):
         load_dataset(f"librispeech:{tmp_path}", limit=0)
 
@@ -139,7 +139,7 @@ def test_embedded_corpus_is_asked_for_by_split(monkeypatch: pytest.MonkeyPatch) 
     monkeypatch.setitem(sys.modules, "tokbench.data.mini_en", module)
     assert load_dataset("mini-en").name == "mini-en"
     assert load_dataset("mini-en:train").name == "mini-en:train"
-    assert load_dataset("mini-en", split="test", limit=1).name == "mini-en:test"
+    assert load_dataset("mini-en", split="test", limit=1).name == "mini-en:test (1 utterances)"
     assert asked == [None, "train", "test"]
     with pytest.raises(DatasetError, match="asks for the split"):
         load_dataset("mini-en:train", split="test")

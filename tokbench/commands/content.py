@@ -51,13 +51,13 @@ def list_(
         found = [{"kind": word, "name": name, "summary": card.summary} for word, name, card in rows]
         sys.stdout.write(json_module.dumps(found, indent=1) + "\n")
         return
-    last = ""
+    last, width = "", max((len(name) for _, name, _ in rows), default=0)
     for word, name, card in rows:
         if not wanted and word != last:
             sys.stdout.write(f"{word}s\n")
             last = word
         needs = f"  [{card.requires}]" if card.requires else ""
-        sys.stdout.write(f"  {name:<32} {card.summary}{needs}\n")
+        sys.stdout.write(f"  {name:<{width}}  {card.summary}{needs}\n")
 
 
 def show(

@@ -1,7 +1,8 @@
 """From what a user types after `--data` to a `Dataset`.
 
 `mini-en`, `mini-en:train`, `librispeech:DIR`, `vctk:DIR?mic=mic2`, `folder:DIR?speaker=REGEX`, `manifest:FILE`, or the
-name of a dataset card that `tokbench data get` has fetched, with or without a split: `librispeech:test-clean`.
+name of a dataset card that `tokbench data get` has fetched, with or without a split: `librispeech:test-clean`. Any of
+them takes `?alignments=FOLDER`, a folder of TextGrid files.
 """
 
 from __future__ import annotations
@@ -45,6 +46,7 @@ def load_dataset(spec: str, *, split: str | None = None, limit: int | None = Non
         raise DatasetError(f"a limit of {limit} utterances leaves nothing", where=spec, hint="Use a limit of 1 or more")
     name, colon, rest = spec.partition(":")
     rest, options = _options(rest, spec)
+    alignments = options.pop("alignments", None)
     if name == EMBEDDED:
         dataset = _embedded(rest, split, spec, options)
     else:
@@ -65,7 +67,16 @@ def load_dataset(spec: str, *, split: str | None = None, limit: int | None = Non
         dataset = Dataset(name=spec if split is None else f"{spec}:{split}", utterances=utterances)
         if card is not None:
             dataset = replace(dataset, licence=card.licence, synthetic=card.synthetic, language=card.language)
-    return dataset if limit is None else replace(dataset, utterances=limit_utterances(dataset.utterances, limit))
+    if alignments is not None:
+        from tokbench.data.attach import attach_alignments
+
+        dataset = replace(dataset, utterances=attach_alignments(dataset.utterances, Path(alignments).expanduser()))
+    if limit is None or limit >= len(dataset):
+        return dataset
+    # Another name: a run on a part must never be taken for, or written over, a run on the whole.
+    return replace(
+        dataset, name=f"{dataset.name} ({limit} utterances)", utterances=limit_utterances(dataset.utterances, limit)
+    )
 
 
 def limit_utterances(utterances: Sequence[Utterance], limit: int) -> tuple[Utterance, ...]:

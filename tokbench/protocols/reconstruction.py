@@ -66,7 +66,7 @@ class Reconstruction(Protocol):
         shard = Shard()
         originals = bench.clips(utterances)
         encoded, decoded = bench.reconstruct(utterances)
-        if encoded is not None:
+        if encoded is not None and self._counts_tokens(bench.tokenizer.card):
             shard.tables["tokens"] = self._token_rows(items, encoded, bench.tokenizer.card)
         if decoded is None:
             shard.tables["items"] = [
@@ -150,6 +150,10 @@ class Reconstruction(Protocol):
         for name, (original, decoded) in heard.items():
             _JUDGED[self.judges[name].kind](row, name, original, decoded, text, self.normaliser)
         return row.row
+
+    def _counts_tokens(self, card: TokenizerCard) -> bool:
+        """Samples as tokens are sixteen thousand a second: on a large corpus their rows are not worth their room."""
+        return bool(self.params.get("waveform_tokens", True)) or all(s.role != "waveform" for s in card.streams)
 
     @property
     def normaliser(self) -> str:

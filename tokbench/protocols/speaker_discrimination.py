@@ -1,0 +1,263 @@
+"""Speaker discrimination: the same trials scored by the global vector, by pooled content, and by a probe on it.
+
+Trials are all pairs of utterances, without pairs of one chapter (one channel) and without pairs of one text, or those
+of a published list. The list's sha256 stands beside every number.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, ClassVar
+
+import numpy as np
+import numpy.typing as npt
+
+from tokbench.bench import Bench
+from tokbench.config import TokenizerCard
+from tokbench.errors import DatasetError, ItemError, NotApplicable, UndefinedMetric
+from tokbench.metrics.catalogue import metric
+from tokbench.metrics.discrimination import VARIANTS, histogram, probe_eers
+from tokbench.protocols.base import Item, Protocol, Shard, failed_row, stable
+from tokbench.results import Estimate
+from tokbench.stats import estimate
+from tokbench.streams import StreamSpec
+from tokbench.types import Encoded
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+__all__ = ["SpeakerDiscrimination", "read_trials", "trial_hash"]
+
+Float = npt.NDArray[np.float64]
+
+
+class SpeakerDiscrimination(Protocol):
+    """Encode, pool, compare in pairs."""
+
+    code_modules: ClassVar[tuple[str, ...]] = ("tokbench.bench", "tokbench.protocols.base")
+    estimate_modules: ClassVar[tuple[str, ...]] = (
+        "tokbench.stats", "tokbench.bootstrap", "tokbench.metrics.eer", "tokbench.metrics.discrimination",
+        "tokbench.metrics.base",
+    )  # fmt: skip
+
+    def check(self, card: TokenizerCard) -> None:
+        """Raise `NotApplicable` where there is neither a global vector nor a stream to pool."""
+        super().check(card)
+        if not card.globals and not _content(card):
+            raise NotApplicable(f"{card.name} has no global vector, and its tokens are samples of the waveform")
+
+    def measure(self, bench: Bench, items: Sequence[Item], *, keep: frozenset[str]) -> Shard:  # noqa: ARG002
+        """Rows of table "items" (utterances) and "vectors" (what is compared of each)."""
+        utterances = [item.utterances["utterance"] for item in items]
+        card = bench.tokenizer.card
+        shard = Shard({"items": [], "vectors": []})
+        books = {s.name: bench.codebook(s.name) for s in _content(card) if s.kind == "codes" and _has_book(bench, card)}
+        for item, utterance, tokens in zip(items, utterances, bench.encode(utterances), strict=True):
+            if isinstance(tokens, ItemError):
+                shard.tables["items"].append(failed_row(item, tokens))
+                continue
+            made = _vectors(tokens, card, books)
+            bad = [name for name, _, vector in made if not np.any(vector) and name.endswith((":pooled", ":global"))]
+            if bad:
+                error = ItemError(
+                    f"the vector '{bad[0]}' is zero and has no direction", where=f"utterance {utterance.id}"
+                )
+                shard.tables["items"].append(failed_row(item, error))
+                continue
+            shard.tables["items"].append(
+                {"id": item.id, "speaker": item.cluster, "gender": utterance.gender, "chapter": utterance.chapter,
+                 "text": _key(utterance.text), "error": None, "stage": None}
+            )  # fmt: skip
+            shard.tables["vectors"] += [
+                {"id": item.id, "vector_of": name, "kind": kind, "values": [stable(v) for v in vector.tolist()]}
+                for name, kind, vector in made
+            ]
+        return shard
+
+    def estimates(self, tables: Mapping[str, pd.DataFrame], card: TokenizerCard, *, draws: int) -> list[Estimate]:  # noqa: ARG002
+        """Equal error rates with bootstrap intervals over both speakers of a trial."""
+        items = tables["items"]
+        items = items[items["error"].isna()].reset_index(drop=True)
+        vectors = tables["vectors"]
+        variants = self._trials(items)
+        made: list[Estimate] = []
+        for name in vectors["vector_of"].unique():
+            own = vectors[vectors["vector_of"] == name].set_index("id").loc[items["id"]]
+            matrix = _matrix(own["values"].tolist(), str(own["kind"].iloc[0]))
+            base = "eer_speaker" if str(own["kind"].iloc[0]) == "global" else "eer_leakage"
+            for suffix, trials in variants.items():
+                made.append(self._scored(f"{base}{suffix}[{name}]", matrix, trials, draws))
+            if base == "eer_leakage":
+                made.append(self._probe(f"eer_probe[{name}]", matrix, items))
+        for one in made:
+            one.headline = one.metric.partition("[")[0] in self.task.headline
+        return made
+
+    def _trials(self, items: pd.DataFrame) -> dict[str, pd.DataFrame]:
+        """Trials by variant: numbers of two utterances, whether of one speaker, and the speakers."""
+        import pandas as pd
+
+        listed = self.params.get("trials")
+        if listed is not None:
+            i, j, target = _listed(Path(str(listed)), items["id"].tolist())
+        else:
+            i, j = np.triu_indices(len(items), 1)
+            speaker = items["speaker"].to_numpy()
+            target = speaker[i] == speaker[j]
+            allowed = np.ones(len(i), np.bool_)
+            for column in ("chapter", "text"):
+                values = items[column].to_numpy(object)
+                known = np.array([v is not None and v == v for v in values])
+                allowed &= ~(known[i] & known[j] & (values[i] == values[j]))
+            i, j, target = i[allowed], j[allowed], target[allowed]
+        ids, speakers = items["id"].to_numpy(object), items["speaker"].to_numpy(object)
+        table = pd.DataFrame(
+            {"i": i, "j": j, "target": target.astype(np.float64), "speaker_a": speakers[i], "speaker_b": speakers[j]}
+        )
+        table["line"] = [f"{int(t)} {a} {b}" for t, a, b in zip(target, ids[i], ids[j], strict=True)]
+        made = {"": table}
+        gender = items["gender"].to_numpy(object)
+        if len(items) and all(g in ("f", "m") for g in gender):
+            same = gender[i] == gender[j]
+            made["_same_gender"] = table[same]
+            made["_balanced"] = table[_balanced(same, target, self.seed)]
+        return made
+
+    def _scored(self, name: str, matrix: Float, trials: pd.DataFrame, draws: int) -> Estimate:
+        label = name.partition("[")[2][:-1]
+        unit = matrix / np.linalg.norm(matrix, axis=1, keepdims=True)
+        i, j = trials["i"].to_numpy(), trials["j"].to_numpy()
+        scores = np.empty(len(trials))
+        for start in range(0, len(trials), 1 << 16):
+            part = slice(start, start + (1 << 16))
+            scores[part] = np.einsum("nd,nd->n", unit[i[part]], unit[j[part]])
+        rows = trials.rename(columns={"line": "id", "target": f"target[{label}]"})
+        rows[f"score[{label}]"] = scores.round(9)
+        one = estimate(
+            metric(name), rows, cluster=("speaker_a", "speaker_b"), draws=draws, seed=self.seed, table="vectors"
+        )
+        targets = int(trials["target"].sum())
+        variant = name.partition("[")[0].removeprefix("eer_speaker").removeprefix("eer_leakage")
+        one.note = (
+            f"{targets} same-speaker and {len(trials) - targets} different-speaker trials ({VARIANTS[variant]}), "
+            f"list sha256 {trial_hash(trials['line'].tolist())}"
+        )
+        return one
+
+    def _probe(self, name: str, matrix: Float, items: pd.DataFrame) -> Estimate:
+        definition = metric(name)
+        _, speakers = np.unique(items["speaker"].to_numpy(str), return_inverse=True)
+        seeds = range(self.seed, self.seed + int(self.params.get("probe_seeds", 3)))
+        value: float | None = None
+        reasons: dict[str, int] = {}
+        try:
+            by_seed = [float(np.mean(probe_eers(matrix, speakers.astype(np.int64), seed=seed))) for seed in seeds]
+            value = float(np.mean(by_seed))
+            spread = f"by split {', '.join(f'{100 * v:.1f} %' for v in by_seed)}"
+        except UndefinedMetric as reason:
+            reasons, spread = {reason.what: len(items)}, reason.what
+        return Estimate(
+            metric=name, title=definition.title, value=value, unit=definition.unit, scale=definition.scale,
+            direction=definition.direction, method=f"linear probe on disjoint speakers, {len(seeds)} splits; {spread}",
+            n=len(items), undefined=len(items) if value is None else 0, reasons=reasons, table="vectors",
+        )  # fmt: skip
+
+
+def _content(card: TokenizerCard) -> list[StreamSpec]:
+    """Streams to pool: the semantic ones, or else the first; none where tokens are samples."""
+    usable = [s for s in card.stream_specs if s.role != "waveform"]
+    return [s for s in usable if s.role == "semantic"] or usable[:1]
+
+
+def _has_book(bench: Bench, card: TokenizerCard) -> bool:
+    return "codebook" in card.capabilities and bench.tokenizer.replay is None
+
+
+def _vectors(
+    tokens: Encoded, card: TokenizerCard, books: Mapping[str, npt.NDArray[np.float32]]
+) -> list[tuple[str, str, npt.NDArray[Any]]]:
+    """Name, kind and values of everything that is compared of an utterance; codes are kept as they are."""
+    made: list[tuple[str, str, npt.NDArray[Any]]] = [
+        (f"{name}:global", "global", np.asarray(vector)) for name, vector in tokens.globals.items()
+    ]
+    for stream in _content(card):
+        values = tokens.streams[stream.name]
+        if stream.kind == "latent":
+            made.append((f"{stream.name}:pooled", "pooled", np.asarray(values, np.float64).mean(axis=0)))
+            continue
+        made.append((f"{stream.name}:histogram", "codes", np.asarray(values, np.int64)))
+        if stream.name in books:
+            pooled = books[stream.name][np.asarray(values, np.int64)].astype(np.float64).mean(axis=0)
+            made.append((f"{stream.name}:pooled", "pooled", pooled))
+    return made
+
+
+def _matrix(values: Sequence[Any], kind: str) -> Float:
+    """Vectors `[n, D]`; code sequences become histograms over the codes that occur."""
+    if kind != "codes":
+        return np.stack([np.asarray(v, np.float64) for v in values])
+    sequences = [np.asarray(v, np.float64).astype(np.int64) for v in values]
+    used = np.unique(np.concatenate(sequences))
+    return np.stack([histogram(sequence, used) for sequence in sequences])
+
+
+def _key(text: str | None) -> str | None:
+    """What was said, comparable: without case and punctuation."""
+    return None if text is None else " ".join("".join(c if c.isalnum() else " " for c in text.lower()).split())
+
+
+def _balanced(same_gender: npt.NDArray[np.bool_], target: npt.NDArray[np.bool_], seed: int) -> npt.NDArray[np.bool_]:
+    """All targets, and as many non-targets of one gender as of two, drawn by the seed."""
+    inside, across = np.flatnonzero(~target & same_gender), np.flatnonzero(~target & ~same_gender)
+    count = min(len(inside), len(across))
+    rng = np.random.default_rng(seed)
+    keep = target.copy()
+    keep[rng.permutation(inside)[:count]] = True
+    keep[rng.permutation(across)[:count]] = True
+    return keep
+
+
+def trial_hash(lines: Sequence[str]) -> str:
+    """Sha256 of the sorted trial lines `LABEL ID ID`, first 16 digits."""
+    return hashlib.sha256("\n".join(sorted(lines)).encode()).hexdigest()[:16]
+
+
+def read_trials(path: Path) -> list[tuple[bool, str, str, int]]:
+    """Trials of a VoxCeleb1-O list, lines `1 ID ID` (same speaker) or `0 ID ID`, with line numbers.
+
+    Raises:
+        DatasetError: unreadable, a line of another form, or no trials; with file and line.
+    """
+    try:
+        text = path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise DatasetError(f"cannot be read ({error})", where=str(path)) from None
+    trials = []
+    for number, line in enumerate(text.splitlines(), start=1):
+        fields = line.split()
+        if not fields:
+            continue
+        if len(fields) != 3 or fields[0] not in ("0", "1"):
+            raise DatasetError("is not a trial, which is '0 ID ID' or '1 ID ID'", where=f"{path}:{number}")
+        trials.append((fields[0] == "1", fields[1], fields[2], number))
+    if not trials:
+        raise DatasetError("has no trials", where=str(path))
+    return trials
+
+
+def _listed(
+    path: Path, ids: Sequence[str]
+) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64], npt.NDArray[np.bool_]]:
+    place = {name: index for index, name in enumerate(ids)}
+    # Published lists name files; datasets name utterances without the suffix.
+    pairs = []
+    for target, a, b, number in read_trials(path):
+        found = [place.get(name, place.get(name.rpartition(".")[0])) for name in (a, b)]
+        if None in found:
+            missing = a if found[0] is None else b
+            raise DatasetError(f"names '{missing}', which is not among the scored utterances", where=f"{path}:{number}")
+        pairs.append((found[0], found[1], target))
+    i, j, target_list = zip(*pairs, strict=True)
+    return np.array(i, np.int64), np.array(j, np.int64), np.array(target_list, np.bool_)
