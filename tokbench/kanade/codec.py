@@ -145,7 +145,7 @@ class KanadeCodec:
 
     @contextmanager
     def _running(self) -> Iterator[None]:
-        """Inference, always by the same algorithms, and without the 10-bit TensorFloat-32 that convolutions default to."""
+        """Inference by deterministic algorithms, without the TensorFloat-32 (10 bits) that convolutions default to."""
         cudnn = torch.backends.cudnn.flags(enabled=True, benchmark=False, deterministic=True, allow_tf32=False)
         with torch.inference_mode(), cudnn:
             yield

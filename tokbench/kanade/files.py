@@ -13,10 +13,13 @@ from __future__ import annotations
 
 import hashlib
 import re
+import socket
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
 from typing import Literal
+from urllib.parse import urlsplit
+from urllib.request import getproxies
 
 from tokbench.config import TokenizerCard
 from tokbench.errors import CardError, MissingWeights
@@ -145,8 +148,8 @@ def _from_hub(repository: str, names: tuple[str, ...], revision: str | None, hin
         cached = try_to_load_from_cache(repository, name, revision=revision)
         if isinstance(cached, str):
             return Path(cached)
-    reason = "it has none of the files"
-    for name in names:
+    reason = "it has none of the files" if _reachable() else "no connection"
+    for name in names if _reachable() else ():
         try:
             return Path(hf_hub_download(repository, name, revision=revision, etag_timeout=HUB_TIMEOUT))
         except LocalEntryNotFoundError:
@@ -158,6 +161,22 @@ def _from_hub(repository: str, names: tuple[str, ...], revision: str | None, hin
             reason = type(error).__name__
             break
     raise MissingWeights(f"the weights of {repository} cannot be had from the hub ({reason})", hint=hint)
+
+
+@lru_cache(maxsize=1)
+def _reachable() -> bool:
+    """Whether the hub's name resolves; without this question its client retries aloud for half a minute."""
+    from huggingface_hub import constants
+
+    if constants.HF_HUB_OFFLINE:
+        return False
+    if getproxies():
+        return True
+    try:
+        socket.getaddrinfo(urlsplit(constants.ENDPOINT).hostname, 443)
+    except OSError:
+        return False
+    return True
 
 
 def sha256_file(path: Path) -> str:
