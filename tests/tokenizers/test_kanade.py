@@ -18,9 +18,10 @@ from torch import Tensor
 
 from tokbench.config import TokenizerCard
 from tokbench.errors import CardError, MissingWeights, NotApplicable
-from tokbench.kanade.config import KANADE_12HZ, KANADE_25HZ, KANADE_25HZ_CLEAN, KanadeConfig, released_yaml
+from tokbench.kanade.config import KANADE_12HZ, KANADE_25HZ, KANADE_25HZ_CLEAN, KanadeConfig
 from tokbench.kanade.hift import HiFT
 from tokbench.kanade.model import KanadeModel
+from tokbench.kanade.released import released_yaml
 from tokbench.kanade.vocos import Vocos
 from tokbench.kanade.wavlm import WavLM
 from tokbench.kanade.weights import IncompatibleWeights

@@ -11,11 +11,12 @@ from torch import Tensor
 from torch.nn import functional
 
 from tokbench.kanade.attention import Backend
-from tokbench.kanade.config import SSL_RATE, read_config
+from tokbench.kanade.config import SSL_RATE
 from tokbench.kanade.files import KanadeFiles
 from tokbench.kanade.hift import HiFT
 from tokbench.kanade.lengths import padding
 from tokbench.kanade.model import Content, KanadeModel
+from tokbench.kanade.released import read_config
 from tokbench.kanade.resample import resample
 from tokbench.kanade.vocos import Vocos
 from tokbench.kanade.wavlm import WavLM

@@ -9,7 +9,8 @@ import pytest
 import yaml
 
 from tokbench.errors import CardError
-from tokbench.kanade.config import KANADE_12HZ, KANADE_25HZ, KANADE_25HZ_CLEAN, KanadeConfig, read_config, released_yaml
+from tokbench.kanade.config import KANADE_12HZ, KANADE_25HZ, KANADE_25HZ_CLEAN, KanadeConfig
+from tokbench.kanade.released import read_config, released_yaml
 
 
 @pytest.fixture
