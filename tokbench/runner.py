@@ -286,6 +286,8 @@ def _estimates(
             "task": cell.task.model_dump(mode="json", include={"name", "version", "headline", "metrics"}),
             "card": cell.tokenizer.card.model_dump(mode="json", include={"name", "streams", "globals", "capabilities"}),
             "judges": sorted(cell.judges),
+            "params": cell.params,
+            "outside": protocol.outside(),
             "draws": options.draws,
             "seed": cell.seed,
         },

@@ -149,6 +149,10 @@ class Protocol(ABC):
     def estimates(self, tables: Mapping[str, pd.DataFrame], card: TokenizerCard, *, draws: int) -> list[Estimate]:
         """Numbers with intervals, from the rows alone."""
 
+    def outside(self) -> dict[str, str]:
+        """Identity of what the estimates read beside the rows (a published trial list), name -> sha256."""
+        return {}
+
     def judge_of(self, kind: str) -> list[str]:
         """Names of the judges of one kind, in the order of the card."""
         return [name for name, card in self.judges.items() if card.kind == kind]
