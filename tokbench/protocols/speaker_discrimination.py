@@ -16,6 +16,7 @@ import numpy.typing as npt
 
 from tokbench.bench import Bench
 from tokbench.config import TokenizerCard
+from tokbench.data.dataset import Dataset
 from tokbench.errors import DatasetError, ItemError, NotApplicable, UndefinedMetric
 from tokbench.metrics.catalogue import metric
 from tokbench.metrics.discrimination import VARIANTS, histogram, probe_eers
@@ -47,6 +48,21 @@ class SpeakerDiscrimination(Protocol):
         super().check(card)
         if not card.globals and not _content(card):
             raise NotApplicable(f"{card.name} has no global vector, and its tokens are samples of the waveform")
+
+    def items(self, dataset: Dataset) -> list[Item]:
+        """Every utterance.
+
+        Raises:
+            DatasetError: one speaker only, or no speaker with two utterances.
+        """
+        if len(dataset.speakers) < 2:
+            raise DatasetError(
+                f"all utterances are of the speaker '{dataset.speakers[0]}', telling speakers apart needs two",
+                where=dataset.name,
+            )
+        if len(dataset.speakers) == len(dataset.utterances):
+            raise DatasetError("no speaker has two utterances, so there is no same-speaker trial", where=dataset.name)
+        return super().items(dataset)
 
     def measure(self, bench: Bench, items: Sequence[Item], *, keep: frozenset[str]) -> Shard:  # noqa: ARG002
         """Rows of table "items" (utterances) and "vectors" (what is compared of each)."""
@@ -94,6 +110,14 @@ class SpeakerDiscrimination(Protocol):
         for one in made:
             one.headline = one.metric.partition("[")[0] in self.task.headline
         return made
+
+    def outside(self) -> dict[str, str]:
+        """The published list, where one is named."""
+        listed = self.params.get("trials")
+        if listed is None:
+            return {}
+        lines = [f"{int(target)} {a} {b}" for target, a, b, _ in read_trials(Path(str(listed)))]
+        return {"trials": trial_hash(lines)}
 
     def _trials(self, items: pd.DataFrame) -> dict[str, pd.DataFrame]:
         """Trials by variant: numbers of two utterances, whether of one speaker, and the speakers."""
