@@ -4,78 +4,93 @@ from __future__ import annotations
 
 import hashlib
 import os
+import shutil
+import sys
 from pathlib import Path
 
 import nox
 
-nox.needs_version = ">=2024.10.9"
+nox.needs_version = ">=2024.4.15"
 nox.options.sessions = ["tests", "lint", "types"]
-nox.options.reuse_existing_virtualenvs = True
-nox.options.default_venv_backend = "uv|virtualenv"
 
 CONSTRAINTS = "constraints.txt"
-DEV = {"venv_location": ".nox/dev"}
-"""Tests, checks and documentation share one environment: it holds torch, which is large."""
 
 
-def install(session: nox.Session, extra: str) -> None:
-    """Install this checkout with an extra, at the locked versions, once per version of the lock and of pyproject.toml."""
+def environment(session: nox.Session, extra: str) -> Path:
+    """An environment with this checkout and an extra at the locked versions; returns its folder of programs.
+
+    Sessions that need the same extra share one environment: it holds torch, which is large. It is made again when the
+    lock or pyproject.toml changes. uv does it where it is installed, pip elsewhere.
+    """
     lock = hashlib.sha256(Path(CONSTRAINTS).read_bytes() + Path("pyproject.toml").read_bytes() + extra.encode())
-    marker = Path(session.virtualenv.location) / f"installed-{lock.hexdigest()[:16]}"
+    folder = Path(".nox").resolve() / f"env-{extra}"
+    marker = folder / f"installed-{lock.hexdigest()[:16]}"
+    programs = folder / ("Scripts" if sys.platform == "win32" else "bin")
     if marker.exists():
-        return
-    session.install("--constraint", CONSTRAINTS, "--editable", f".[{extra}]")
+        return programs
+    shutil.rmtree(folder, ignore_errors=True)
+    wanted = ["--constraint", CONSTRAINTS, "--editable", f".[{extra}]"]
+    uv = shutil.which("uv")
+    if uv:
+        session.run(uv, "venv", "--quiet", "--python", sys.executable, str(folder), external=True)
+        session.run(uv, "pip", "install", "--quiet", "--python", str(programs / "python"), *wanted, external=True)
+    else:
+        session.run(sys.executable, "-m", "venv", str(folder), external=True)
+        session.run(str(programs / "python"), "-m", "pip", "install", "--quiet", *wanted, external=True)
     marker.touch()
+    return programs
 
 
-@nox.session(**DEV)
+def program(session: nox.Session, extra: str, name: str, *arguments: str) -> None:
+    """Run a program of the environment."""
+    programs = environment(session, extra)
+    path = os.pathsep.join([str(programs), os.environ.get("PATH", "")])
+    session.run(str(programs / name), *arguments, env={"PATH": path}, external=True)
+
+
+@nox.session(venv_backend="none")
 def tests(session: nox.Session) -> None:
     """The tests, on every core."""
-    install(session, "dev")
     workers = os.environ.get("TOKBENCH_TEST_WORKERS", "auto")
-    session.run("pytest", "-n", workers, "--dist", "worksteal", *session.posargs)
+    program(session, "dev", "pytest", "-n", workers, "--dist", "worksteal", *session.posargs)
 
 
-@nox.session(**DEV)
+@nox.session(venv_backend="none")
 def lint(session: nox.Session) -> None:
     """Ruff: rules and format."""
-    install(session, "dev")
-    session.run("ruff", "check", ".")
-    session.run("ruff", "format", "--check", ".")
+    program(session, "dev", "ruff", "check", ".")
+    program(session, "dev", "ruff", "format", "--check", ".")
 
 
-@nox.session(**DEV)
+@nox.session(venv_backend="none")
 def types(session: nox.Session) -> None:
     """Mypy, strict."""
-    install(session, "dev")
-    session.run("mypy")
+    program(session, "dev", "mypy")
 
 
-@nox.session
+@nox.session(venv_backend="none")
 def demo(session: nox.Session) -> None:
     """The embedded suite and its pages; arguments after `--` replace `--all-tokenizers`."""
-    install(session, "mini")
     arguments = session.posargs or ["--all-tokenizers"]
-    session.run("tokbench", "run", "--suite", "mini", *arguments)
-    session.run("tokbench", "leaderboard", "build")
+    program(session, "mini", "tokbench", "run", "--suite", "mini", *arguments)
+    program(session, "mini", "tokbench", "leaderboard", "build")
 
 
-@nox.session(**DEV)
+@nox.session(venv_backend="none")
 def docs(session: nox.Session) -> None:
     """The documentation site, into build/docs."""
-    install(session, "dev")
-    session.run("mkdocs", "build", "--strict", *session.posargs)
+    program(session, "dev", "mkdocs", "build", "--strict", *session.posargs)
 
 
-@nox.session
+@nox.session(venv_backend="none")
 def leaderboard(session: nox.Session) -> None:
     """The leaderboard as published: the embedded suite's results and the committed ones."""
-    install(session, "mini")
-    session.run("tokbench", "run", "--suite", "mini", "--all-tokenizers", "--no-track")
-    session.run("tokbench", "leaderboard", "build", "tokbench-results", "leaderboards/results", "-o", "site")
+    program(session, "mini", "tokbench", "run", "--suite", "mini", "--all-tokenizers", "--no-track")
+    folders = ["tokbench-results", *(["leaderboards/results"] if Path("leaderboards/results").is_dir() else [])]
+    program(session, "mini", "tokbench", "leaderboard", "build", *folders, "-o", "site")
 
 
-@nox.session
+@nox.session(venv_backend="none")
 def reproduce_ablation(session: nox.Session) -> None:
     """Train Kanade with and without its SSL loss; comes with the training code."""
     session.error("the training code is not in this version: there is nothing to reproduce yet")
