@@ -302,6 +302,17 @@ class Bench:
         tokens = self.encode(utterances)
         return tokens, self.decode(tokens) if "decode" in self.tokenizer.card.capabilities else None
 
+    def replayed(self, names: Sequence[str]) -> list[Clip | ItemError]:
+        """Audio that the replay holds under these names.
+
+        Raises:
+            NotApplicable: the tokenizer is no replay.
+        """
+        replay = self.tokenizer.replay
+        if replay is None:
+            raise NotApplicable(f"{self.tokenizer.card.name} is no replay of audio")
+        return [_attempt(partial(_replayed, replay, name), "decode") for name in names]
+
     # -- evidence ----------------------------------------------------------------------------------------------
 
     def judge(self, name: str, clips: Sequence[Clip | ItemError]) -> list[Evidence | ItemError]:

@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 
     from tokbench.results import Estimate
 
-__all__ = ["METRIC_RATE", "Reconstruction"]
+__all__ = ["JUDGED", "METRIC_RATE", "Reconstruction"]
 
 METRIC_RATE = 16000
 """Rate in Hz at which waves are compared; PESQ wide band and STOI are defined there."""
@@ -148,7 +148,7 @@ class Reconstruction(Protocol):
             function = getattr(spectral, metric.name)
             row.add((metric,), partial(function, before, after))
         for name, (original, decoded) in heard.items():
-            _JUDGED[self.judges[name].kind](row, name, original, decoded, text, self.normaliser)
+            JUDGED[self.judges[name].kind](row, name, original, decoded, text, self.normaliser)
         return row.row
 
     def _counts_tokens(self, card: TokenizerCard) -> bool:
@@ -248,4 +248,5 @@ def _opinions(
             row.add(metrics, partial(mos.opinion_scores, plain), judge=judge)
 
 
-_JUDGED = {"asr": _recognised, "speaker": _voices, "pitch": _pitches, "mos": _opinions}
+JUDGED = {"asr": _recognised, "speaker": _voices, "pitch": _pitches, "mos": _opinions}
+"""Kind of judge -> what adds its metrics to a row, from the evidence on the original and on the decoded audio."""
