@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import json
+import sys
 from fractions import Fraction
 from pathlib import Path
 
@@ -17,7 +18,7 @@ from tokbench.abx.engine import empty_items, score_abx
 from tokbench.abx.features import ArrayFeatures, FolderFeatures
 from tokbench.abx.items import SCALE, Items, Labels, read_items
 from tokbench.abx.slicing import frame_slices
-from tokbench.errors import DatasetError, UserError
+from tokbench.errors import DatasetError, MissingBackend, UserError
 
 pytest.importorskip("numba")
 
@@ -276,6 +277,24 @@ def test_impossible_comparisons_say_what_is_missing() -> None:
     first[places] = True
     with pytest.raises(DatasetError, match="no pair of equal phones: none is spoken twice at all by one speaker"):
         score_abx(items.take(first), source, rate=RATE, context="any")
+
+
+def test_without_numba_it_says_what_to_type(monkeypatch: pytest.MonkeyPatch) -> None:
+    items, arrays = random_items(12, 60, dim=4)
+    monkeypatch.delitem(sys.modules, "tokbench.abx.scheduler", raising=False)
+    monkeypatch.delitem(sys.modules, "tokbench.abx.kernels", raising=False)
+    monkeypatch.delattr("tokbench.abx.kernels", raising=False)
+    monkeypatch.setitem(sys.modules, "numba", None)
+    with pytest.raises(MissingBackend, match=r"the ABX engine needs the package 'numba'.*tokbench\[mini\]"):
+        score_abx(items, ArrayFeatures(arrays), rate=RATE, context="any")
+
+
+def test_infinite_frames_outside_the_items_do_no_harm() -> None:
+    items, arrays = random_items(13, 60, dim=4)
+    plain = score_abx(items, ArrayFeatures(arrays), rate=RATE, context="any")
+    tail = np.full((3, 4), np.nan, np.float32)
+    longer = score_abx(items, ArrayFeatures({"f": np.concatenate([arrays["f"], tail])}), rate=RATE, context="any")
+    assert longer.error == plain.error
 
 
 def test_memory_is_bounded_by_the_pool(monkeypatch: pytest.MonkeyPatch) -> None:

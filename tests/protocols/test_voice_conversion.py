@@ -222,3 +222,19 @@ def test_the_paired_rate_is_that_of_its_scores() -> None:
     assert one.value(columns) == 0.25
     columns = {name: np.full(4, 0.5) for name in columns}
     assert one.value(columns) == 0.5
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("system", "expected"), [("kanade_25hz", 0.0), ("ticodec", 1.0)])
+def test_published_conversions_have_the_known_rates(shared: Path, tmp_path: Path, system: str, expected: float) -> None:
+    """TiCodec leaves the voice as it was, Kanade changes it, under Resemblyzer."""
+    pytest.importorskip("torch")
+    folder = shared / "data" / "published-audio" / "voice_conversion"
+    data = load_dataset(f"folder:{folder}?speaker=(?:src/\\d+_|tgt/\\d+_p\\d+_|^[^/]+/)(\\w+?)(?=[_.])")
+    judges = {"resemblyzer": find_card(JudgeCard, "resemblyzer")}
+    card = find_card(TaskCard, "vc")
+    cell = Cell(
+        TokenizerHandle(f"replay:{folder / system}"), card, prepare_dataset(data, tmp_path / "index"), judges, {}
+    )
+    (result,) = run([cell], Options(store=tmp_path / "s", output=tmp_path / "o", draws=200), LocalEngine(1))
+    assert value(result, "vc_eer[resemblyzer]") == expected

@@ -129,11 +129,11 @@ def score_abx(
     plan = make_plan(kept, speaker=speaker, context=context)
     count = threads if threads is not None else len(os.sched_getaffinity(0))
     stored = name if codebook is None else "identical"
+    try:
+        from tokbench.abx.scheduler import run_plan
+    except ModuleNotFoundError as error:
+        raise MissingBackend(str(error.name), extra="mini", needed_by="the ABX engine") from None
     with fill_pool(kept, plan.order, start, stop, features, stored, pad=pad, budget=pool_bytes, threads=count) as pool:
-        try:
-            from tokbench.abx.scheduler import run_plan
-        except ModuleNotFoundError as error:
-            raise MissingBackend(str(error.name), extra="mini", needed_by="the ABX engine") from None
         sums, cells, triplets = run_plan(plan, pool, name, codebook=codebook, device=device, threads=count)
     if not cells.any():
         raise DatasetError("no item has both an equal and a different phone to be compared with", where=items.source)

@@ -155,7 +155,9 @@ def _check(
             hint=f"Check the frequency and the alignment (the item ends at {items.offset[item] / SCALE:g} s)",
         )
     # A sum is finite only if its terms are, but may overflow where they are large: then look at each.
-    if not np.isfinite(frames.sum()):
+    with np.errstate(all="ignore"):
+        total = frames.sum(dtype=np.float64)
+    if not np.isfinite(total):
         bad = np.flatnonzero(~np.isfinite(frames).all(axis=1))
         for item in members:
             inside = bad[(bad >= start[item]) & (bad < stop[item])]
