@@ -19,5 +19,9 @@ class Snake(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """`[B, C, T]` to the same shape."""
+        return self.write(x, torch.empty_like(x))
+
+    def write(self, x: Tensor, out: Tensor) -> Tensor:
+        """The same into `out`, which may be part of a larger tensor but not of x."""
         wave = torch.mul(x, self.alpha).sin_()
-        return torch.addcmul(x, wave.mul_(wave), 1 / (self.alpha + _EPS), out=wave)
+        return torch.addcmul(x, wave.mul_(wave), 1 / (self.alpha + _EPS), out=out)

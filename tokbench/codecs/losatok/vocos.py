@@ -69,7 +69,7 @@ class SpectralHead(nn.Module):
         return self.samples(torch.polar(log_magnitude.exp().clamp(max=_MAX_MAGNITUDE), phase))
 
     def samples(self, spectrum: Tensor) -> Tensor:
-        """Spectra `[B, T, bins]` to `[B, T * hop]`: windowed inverse transforms, added, over the sum of squared windows."""
+        """Windowed inverse transforms, added, over the sum of squared windows: `[B, T, bins]` to `[B, T * hop]`."""
         frames = torch.fft.irfft(spectrum, self.n_fft, dim=2) * self.window
         total = self._overlap_add(frames)
         weight = self._overlap_add(self.window.square().expand(1, frames.shape[1], -1))

@@ -19,7 +19,6 @@ from tokbench.codecs.snake import Snake
 __all__ = ["Decoder", "Encoder", "mask"]
 
 _LEAK = 0.01
-_TORCH_PAD = {"replicate": "replicate", "reflect": "reflect", "zeros": "constant"}
 
 
 def mask(x: Tensor, lengths: Tensor | None) -> Tensor:
@@ -39,8 +38,20 @@ class HalfSnake(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """`[B, C, T]` to the same shape."""
-        first, rest = x[:, : self.snake_channels], x[:, self.snake_channels :]
-        return torch.cat([self.snake_act(first), functional.leaky_relu(rest, _LEAK)], dim=1)
+        made = functional.leaky_relu(x, _LEAK)
+        self.snake_act.write(x[:, : self.snake_channels], made[:, : self.snake_channels])
+        return made
+
+
+def _pad(x: Tensor, pad: tuple[int, int], mode: PadMode) -> Tensor:
+    """`functional.pad`; zeros and repeated edges by one copy, which is several times faster on the CPU."""
+    if mode == "reflect":
+        return functional.pad(x, pad, mode=mode)
+    if mode == "zeros":
+        left, right = (x.new_zeros(1).expand(*x.shape[:2], n) for n in pad)
+    else:
+        left, right = (x[..., i : i + 1 or None].expand(-1, -1, n) for i, n in zip((0, -1), pad, strict=True))
+    return torch.cat([left, x, right], dim=2)
 
 
 class Act(nn.Module):
@@ -88,12 +99,12 @@ class Conv(nn.Module):
         mode: PadMode,
     ) -> None:
         super().__init__()
-        self.pad, self.mode = pad, _TORCH_PAD[mode]
+        self.pad, self.mode = pad, mode
         self.conv = nn.Conv1d(inputs, outputs, kernel, stride=stride, dilation=dilation)
 
     def forward(self, x: Tensor, lengths: Tensor | None) -> Tensor:
         """`[B, inputs, T]` to `[B, outputs, T / stride]`; `lengths` are the output's."""
-        return mask(self.conv(functional.pad(x, self.pad, mode=self.mode)), lengths)
+        return mask(self.conv(_pad(x, self.pad, self.mode)), lengths)
 
 
 def _same(width: int, kernel: int, mode: PadMode, *, dilation: int = 1, causal: bool) -> Conv:
