@@ -259,6 +259,7 @@ def finish(folder: Path, voices: list[Voice], by_voice: list[list[Spoken]]) -> N
                 "errors": sum(item.errors for item in items),
                 "words": sum(item.reference_words for item in items),
                 "judged": sum(item.reference_words > 0 for item in items),
+                "unclear": sum(item.errors > MAX_WER * item.reference_words for item in items if item.reference_words),
                 "seconds": sum(float(item.row["duration"]) for item in items),
                 "utterances": len(items),
             }

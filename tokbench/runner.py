@@ -248,7 +248,7 @@ def _collect(cell: Cell, protocol: Protocol, outcomes: list[Outcome], options: O
     estimates = _estimates(cell, protocol, tables, files, options)
     result = Result(
         status="partial" if failed else "complete",
-        reason=None if "decode" in cell.tokenizer.card.capabilities else "encode-only: metrics of audio do not apply",
+        reason=protocol.limitation(cell.tokenizer.card),
         suite=options.suite,
         tokenizer=cell.tokenizer.card,
         task=cell.task,

@@ -137,6 +137,10 @@ class Protocol(ABC):
         if missing:
             raise NotApplicable(f"{card.name} lacks {' and '.join(missing)}, which {self.task.name} needs")
 
+    def limitation(self, card: TokenizerCard) -> str | None:  # noqa: ARG002 - most protocols have none
+        """Why a complete result lacks some of the task's metrics, in words for the tables."""
+        return None
+
     def items(self, dataset: Dataset) -> list[Item]:
         """What is measured, in a fixed order; every utterance by default."""
         return [Item(u.id, {"utterance": u}, u.speaker) for u in dataset.utterances]

@@ -60,6 +60,10 @@ class Reconstruction(Protocol):
         "tokbench.metrics.token_metrics",
     )  # fmt: skip
 
+    def limitation(self, card: TokenizerCard) -> str | None:
+        """An encode-only tokenizer has token statistics and nothing to listen to."""
+        return None if "decode" in card.capabilities else "encode-only: metrics of audio do not apply"
+
     def measure(self, bench: Bench, items: Sequence[Item], *, keep: frozenset[str]) -> Shard:
         """Rows of table "items" (audio) and "tokens" (bit rate)."""
         utterances = [item.utterances["utterance"] for item in items]
