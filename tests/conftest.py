@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -24,6 +26,16 @@ os.environ.setdefault("HF_HUB_OFFLINE", "1")
 def _no_network() -> None:
     """Refuse every connection that leaves this machine; loopback serves MLflow, download and browser tests."""
     pytest_socket.socket_allow_hosts(["127.0.0.1", "localhost", "::1"], allow_unix_socket=True)
+
+
+@pytest.fixture(autouse=True)
+def _no_lazy_modules() -> Iterator[None]:
+    """SpeechBrain leaves modules that raise when looked at, and hypothesis looks at every module."""
+    yield
+    if "speechbrain" in sys.modules:
+        kinds = {name: [base.__name__ for base in type(module).__mro__] for name, module in sys.modules.items()}
+        for name in [name for name, bases in kinds.items() if "LazyModule" in bases]:
+            del sys.modules[name]
 
 
 @pytest.fixture(scope="session")
