@@ -67,7 +67,7 @@ def test_commands_and_their_options_exist(page: Path) -> None:
 @pytest.mark.parametrize("page", PAGES, ids=lambda p: p.relative_to(DOCS).as_posix())
 def test_pages_name_no_machine(page: Path) -> None:
     text = page.read_text(encoding="utf-8")
-    assert not re.search(r"/work/|/root/|/home/|pypi\.org|pythonhosted", text)
+    assert not re.search(r"/home/|/Users/|C:\\", text)
 
 
 def test_site_builds_strictly_and_fetches_nothing(tmp_path: Path) -> None:
