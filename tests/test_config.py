@@ -80,7 +80,7 @@ def test_broken_yaml_names_the_line(tmp_path: Path) -> None:
 
 
 def test_extending_nothing_and_oneself(tmp_path: Path) -> None:
-    with pytest.raises(CardError, match="no 'ghost.yaml'"):
+    with pytest.raises(CardError, match=r"no 'ghost\.yaml'"):
         load_card(write(tmp_path, "a", "extends: ghost\nname: a\n"), TokenizerCard)
     with pytest.raises(CardError, match="extends itself"):
         load_card(write(tmp_path, "b", "extends: b\nname: b\n"), TokenizerCard)

@@ -6,8 +6,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-
 from tests_support import TOY_CARD
+
 from tokbench.config import Card, DatasetCard, JudgeCard, SuiteCard, TaskCard, TokenizerCard
 from tokbench.errors import CardError, MissingBackend, UnknownName
 from tokbench.registry import find_card, import_object, names, set_extra_paths, template_card
@@ -81,11 +81,11 @@ def test_import_object_tells_absence_from_mistake(tmp_path: Path, monkeypatch: p
 @pytest.mark.parametrize("arguments", [["--help"], ["list"], ["list", "tokenizers"], ["show", "codec2-1200"]])
 def test_listing_loads_no_model_library(arguments: list[str]) -> None:
     code = (
-        "import sys; sys.argv = ['tokbench', *%r]\n"
+        f"import sys; sys.argv = ['tokbench', *{arguments!r}]\n"
         "from tokbench.cli import main\n"
         "try:\n    main()\nexcept SystemExit:\n    pass\n"
         "heavy = [m for m in ('torch', 'transformers', 'mlflow', 'scipy', 'pandas', 'numpy') if m in sys.modules]\n"
         "assert not heavy, heavy\n"
-    ) % (arguments,)
+    )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
