@@ -17,6 +17,7 @@ import pytest
 import soundfile
 from tests_support import TOY_CARD
 
+from tokbench.audio import resample
 from tokbench.auditing import audit_results
 from tokbench.bench import TokenizerHandle
 from tokbench.comparison import compare_results
@@ -148,6 +149,24 @@ def test_an_encode_only_tokenizer_gets_its_token_statistics(corpus: Dataset, tmp
     assert "encode-only" in result.reason
     assert result.estimate("stoi") is None
     assert result.estimate("bps_measured") is not None
+
+
+def test_a_variational_latent_gets_its_kl_rate(corpus: Dataset, tmp_path: Path, toy: Path) -> None:
+    card = TOY_CARD.replace("name: toy", "name: latent").replace("tests_support:Toy", "tests_support:ToyLatent")
+    card = card.replace("[discrete, decode]", "[continuous, posterior]").replace("output_rate: 8000\n", "")
+    card = card.replace("{name: q0, rate_hz: 8000, vocab: 8}", "{name: z, kind: latent, rate_hz: 100, dim: 1}")
+    (toy / "tokenizers" / "latent.yaml").write_text(card)
+    set_extra_paths((toy,))
+    (result,) = run([cell(corpus, tmp_path, "latent")], options(tmp_path, toy), LocalEngine(1))
+    rate = result.estimate("bps_kl")
+    assert rate is not None
+    assert rate.value is not None
+    # KL of N(m, 1) from N(0, 1) is m^2 / 2 nats, and the mean square of the audio is known.
+    power = np.mean(
+        [np.mean(resample(soundfile.read(u.path, dtype="float32")[0], 16000, 8000) ** 2) for u in corpus.utterances]
+    )
+    assert rate.value == pytest.approx(100 * power / 2 / np.log(2), rel=0.02)
+    assert result.estimate("bps_effective") is None
 
 
 def test_a_missing_capability_is_not_applicable(corpus: Dataset, tmp_path: Path, toy: Path) -> None:

@@ -29,7 +29,7 @@ from tokbench.judges.load import judge_class, load_judge
 from tokbench.store.code import class_hash
 from tokbench.store.store import Store
 from tokbench.store.units import Payload, UnitKey
-from tokbench.tokenizers.base import ExposesCodebook, ExposesFeatures, Tokenizer
+from tokbench.tokenizers.base import ExposesCodebook, ExposesFeatures, ExposesPosterior, Tokenizer
 from tokbench.tokenizers.load import load_tokenizer, tokenizer_class
 from tokbench.tokenizers.replay import Replay, load_replay
 from tokbench.types import Encoded, Wave
@@ -243,6 +243,34 @@ class Bench:
             f"{card.name}: {which} features of {len(good)} utterances",
         )
         made = self._stage(key, good, run, _pack_features, _unpack_features, ready=lambda: self.tokenizer.live)
+        return _merge(clips, made)
+
+    def posteriors(
+        self, utterances: Sequence[Utterance]
+    ) -> list[tuple[npt.NDArray[np.float32], npt.NDArray[np.float32]] | ItemError]:
+        """Mean and natural-log variance of the latent, each `[T, D]`, of each utterance.
+
+        Raises:
+            NotApplicable: the tokenizer is not variational, or a replay.
+        """
+        card = self.tokenizer.card
+        if self.tokenizer.replay is not None or "posterior" not in card.capabilities:
+            raise NotApplicable(f"{card.name} does not show its posterior")
+        clips = self.clips(utterances, card.input_rate)
+        good = [clip for clip in clips if isinstance(clip, Clip)]
+
+        def run(batch: Sequence[Clip]) -> list[tuple[npt.NDArray[np.float32], npt.NDArray[np.float32]]]:
+            live = self.tokenizer.live
+            if not isinstance(live, ExposesPosterior):
+                raise NotApplicable(f"{card.name} declares a posterior, but its adapter has none")
+            return live.posterior([clip.wave for clip in batch])
+
+        key = UnitKey(
+            "posterior",
+            {"tokenizer": self.tokenizer.identity, "resampler": RESAMPLER, "audio": [clip.sha256 for clip in good]},
+            f"{card.name}: posterior of {len(good)} utterances",
+        )
+        made = self._stage(key, good, run, _pack_posteriors, _unpack_posteriors, ready=lambda: self.tokenizer.live)
         return _merge(clips, made)
 
     def codebook(self, stream: str) -> npt.NDArray[np.float32]:
@@ -467,6 +495,21 @@ def _pack_clips(clips: list[Clip]) -> Payload:
 def _unpack_clips(payload: Payload) -> list[Clip]:
     return [
         Clip(np.asarray(payload.arrays[str(i)], np.float32), rate) for i, rate in enumerate(payload.record["rates"])
+    ]
+
+
+def _pack_posteriors(items: list[tuple[npt.NDArray[np.float32], npt.NDArray[np.float32]]]) -> Payload:
+    arrays: dict[str, npt.NDArray[np.generic]] = {}
+    for i, (mean, log_variance) in enumerate(items):
+        arrays |= {f"{i}/mean": mean, f"{i}/log_variance": log_variance}
+    return Payload(arrays, {"items": len(items)})
+
+
+def _unpack_posteriors(payload: Payload) -> list[tuple[npt.NDArray[np.float32], npt.NDArray[np.float32]]]:
+    found = payload.arrays
+    return [
+        (np.asarray(found[f"{i}/mean"], np.float32), np.asarray(found[f"{i}/log_variance"], np.float32))
+        for i in range(int(payload.record["items"]))
     ]
 
 

@@ -71,7 +71,7 @@ class Reconstruction(Protocol):
         originals = bench.clips(utterances)
         encoded, decoded = bench.reconstruct(utterances)
         if encoded is not None and self._counts_tokens(bench.tokenizer.card):
-            shard.tables["tokens"] = self._token_rows(items, encoded, bench.tokenizer.card)
+            shard.tables["tokens"] = self._token_rows(bench, items, encoded)
         if decoded is None:
             shard.tables["items"] = [
                 failed_row(item, tokens) if isinstance(tokens, ItemError) else {"id": item.id, "speaker": item.cluster}
@@ -164,15 +164,23 @@ class Reconstruction(Protocol):
         """Name of the text normaliser, applied to both sides."""
         return str(self.params.get("normaliser", "whisper-english"))
 
-    def _token_rows(
-        self, items: Sequence[Item], encoded: Sequence[Encoded | ItemError], card: TokenizerCard
-    ) -> list[Row]:
+    def _token_rows(self, bench: Bench, items: Sequence[Item], encoded: Sequence[Encoded | ItemError]) -> list[Row]:
+        card = bench.tokenizer.card
         good = [(item, tokens) for item, tokens in zip(items, encoded, strict=True) if isinstance(tokens, Encoded)]
+        posteriors = None
+        latents = [stream.name for stream in card.streams if stream.kind == "latent"]
+        # A variational tokenizer here has one latent; its posterior gives the KL rate.
+        if bench.tokenizer.replay is None and "posterior" in card.capabilities and len(latents) == 1:
+            found = bench.posteriors([item.utterances["utterance"] for item, _ in good])
+            shown = [(pair, one) for pair, one in zip(good, found, strict=True) if not isinstance(one, ItemError)]
+            good = [pair for pair, _ in shown]
+            posteriors = [{latents[0]: one} for _, one in shown]
         return token_rows(
             [item.id for item, _ in good],
             [item.cluster for item, _ in good],
             [tokens for _, tokens in good],
             card.input_rate,
+            posteriors=posteriors,
             bits_per_dim={entry.name: entry.bits_per_dim for entry in card.globals},
         )
 
