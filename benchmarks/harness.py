@@ -3,7 +3,7 @@
 Both ways read the same audio and compute the same metrics; the harness also hashes, stores, makes rows, bootstraps and
 writes the result. Order alternates; the medians and their ratio are printed. Models are loaded before the clock starts.
 
-    python benchmarks/harness.py --tokenizer kmeans-whisper-tiny-500 --limit 24 --rounds 3
+    python benchmarks/harness.py --tokenizer kmeans-whisper-tiny-500 --limit 8 --rounds 3
 """
 
 from __future__ import annotations
@@ -27,19 +27,23 @@ from tokbench.runner import Cell, Options, prepare_dataset, run
 from tokbench.tokenizers.load import load_tokenizer
 
 
+JUDGES = ("whisper-tiny.en", "resemblyzer", "praat-ac", "dnsmos-single")
+"""Those of the embedded suite."""
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--tokenizer", default="kmeans-whisper-tiny-500")
     parser.add_argument("--data", default="mini-en")
-    parser.add_argument("--limit", type=int, default=24)
+    parser.add_argument("--limit", type=int, default=8)
     parser.add_argument("--rounds", type=int, default=3)
     arguments = parser.parse_args()
 
     task = find_card(TaskCard, "reconstruction")
     dataset = load_dataset(arguments.data, limit=arguments.limit)
-    judge_cards = {name: find_card(JudgeCard, name) for name in task.judges}
+    judge_cards = {name: find_card(JudgeCard, name) for name in JUDGES}
     model = load_tokenizer(arguments.tokenizer)
-    judges = {name: load_judge(name) for name in task.judges}
+    judges = {name: load_judge(name) for name in JUDGES}
 
     def bare() -> float:
         """Read, encode, decode, judge both sides, compare: the calls alone, in the harness's batches of eight."""
