@@ -26,7 +26,6 @@ from tokbench.registry import find_card
 from tokbench.runner import Cell, Options, prepare_dataset, run
 from tokbench.tokenizers.load import load_tokenizer
 
-
 JUDGES = ("whisper-tiny.en", "resemblyzer", "praat-ac", "dnsmos-single")
 """Those of the embedded suite."""
 
