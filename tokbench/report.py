@@ -63,6 +63,7 @@ def print_results(results: Sequence[Result], console: Console | None = None) -> 
                     f"{result.tokenizer.name}: {count} of {result.coverage.expected} items failed, "
                     f"first {failure.id} in {failure.stage}: {failure.error}",
                     highlight=False,
+                    soft_wrap=True,
                 )
 
 
