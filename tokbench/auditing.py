@@ -7,6 +7,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from pydantic import ValidationError
 
@@ -14,6 +15,9 @@ from tokbench.comparison import read_table
 from tokbench.errors import TokbenchError, UserError
 from tokbench.jobs import protocol_of
 from tokbench.results import RESULT_FILE, Estimate, Result
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 __all__ = ["AuditReport", "Finding", "audit_results"]
 
@@ -81,12 +85,29 @@ def _audit(result: Result, path: Path, report: AuditReport) -> None:
         result.task, result.manifest.judges, result.manifest.params, result.manifest.seeds[0]
     )
     tables = {name: read_table(result, name) for name in result.tables}
-    again = {e.metric: e for e in protocol.estimates(tables, result.tokenizer, draws=result.manifest.draws)}
+    derived = protocol.derived(tables, result.tokenizer)
+    for name, made in derived.items():
+        if name not in tables:
+            report.findings.append(Finding(str(path), f"derived table '{name}' is not there"))
+        elif not _same(tables[name], made):
+            report.findings.append(Finding(str(path), f"derived table '{name}' does not follow from the rows"))
+    again = {e.metric: e for e in protocol.estimates(derived | tables, result.tokenizer, draws=result.manifest.draws)}
     for estimate in result.estimates:
         report.estimates += 1
         problem = _differs(estimate, again.get(estimate.metric))
         if problem:
             report.findings.append(Finding(str(path), f"{estimate.metric}: {problem}"))
+
+
+def _same(stored: pd.DataFrame, made: pd.DataFrame) -> bool:
+    """Whether two tables hold the same rows; numbers to the tolerance of estimates."""
+    from pandas.testing import assert_frame_equal
+
+    try:
+        assert_frame_equal(stored, made, check_dtype=False, rtol=_TOLERANCE, atol=_TOLERANCE)
+    except AssertionError:
+        return False
+    return True
 
 
 def _differs(published: Estimate, again: Estimate | None) -> str | None:

@@ -19,6 +19,8 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
 from tokbench.audio import RESAMPLER
 from tokbench.bench import TokenizerHandle, judge_identity
 from tokbench.config import JudgeCard, TaskCard
@@ -239,6 +241,9 @@ def _collect(cell: Cell, protocol: Protocol, outcomes: list[Outcome], options: O
     files = {name: _parquet(table) for name, table in tables.items()}
     # What is published is computed from what is stored, exactly as the audit will do it.
     tables = {name: pd.read_parquet(io.BytesIO(data)) for name, data in files.items()}
+    derived = _derived(cell, protocol, tables, files, options)
+    files |= derived
+    tables |= {name: pd.read_parquet(io.BytesIO(data)) for name, data in derived.items()}
     items = tables["items"]
     failed = [
         Failure(id=str(row["id"]), stage=str(row["stage"]), error=str(row["error"]))
@@ -273,33 +278,51 @@ def _parquet(table: pd.DataFrame) -> bytes:
     return buffer.getvalue()
 
 
+def _derived(
+    cell: Cell, protocol: Protocol, tables: dict[str, pd.DataFrame], files: dict[str, bytes], options: Options
+) -> dict[str, bytes]:
+    """Derived tables as Parquet, kept in the store as the estimates are."""
+    if type(protocol).derived is Protocol.derived:
+        return {}
+    store, key = Store(options.store), _summary_key("derive", cell, protocol, files)
+    found = store.get(key)
+    if found is None:
+        made = protocol.derived(tables, cell.tokenizer.card)
+        found = Payload({name: np.frombuffer(_parquet(table), np.uint8) for name, table in made.items()})
+        store.put(key, found)
+    return {name: data.tobytes() for name, data in found.arrays.items()}
+
+
 def _estimates(
     cell: Cell, protocol: Protocol, tables: dict[str, pd.DataFrame], files: dict[str, bytes], options: Options
 ) -> list[Estimate]:
     """Estimates, kept in the store: they depend on the rows and the code alone."""
-    rows = {name: hashlib.sha256(data).hexdigest() for name, data in files.items()}
-    key = UnitKey(
-        "estimate",
-        {
-            "rows": rows,
-            "code": modules_hash((type(protocol).__module__, *protocol.estimate_modules)),
-            "task": cell.task.model_dump(mode="json", include={"name", "version", "headline", "metrics"}),
-            "card": cell.tokenizer.card.model_dump(mode="json", include={"name", "streams", "globals", "capabilities"}),
-            "judges": sorted(cell.judges),
-            "params": cell.params,
-            "outside": protocol.outside(),
-            "draws": options.draws,
-            "seed": cell.seed,
-        },
-        f"{cell.tokenizer.card.name}: estimates of {cell.task.name}",
-    )
-    store = Store(options.store)
+    store, key = Store(options.store), _summary_key("estimate", cell, protocol, files, draws=options.draws)
     found = store.get(key)
     if found is not None:
         return [Estimate.model_validate(one) for one in found.record["estimates"]]
     made = protocol.estimates(tables, cell.tokenizer.card, draws=options.draws)
     store.put(key, Payload(record={"estimates": [one.model_dump(mode="json") for one in made]}))
     return made
+
+
+def _summary_key(stage: str, cell: Cell, protocol: Protocol, files: dict[str, bytes], **more: int) -> UnitKey:
+    """The key of what is computed from the rows of all shards."""
+    return UnitKey(
+        stage,
+        {
+            "rows": {name: hashlib.sha256(data).hexdigest() for name, data in files.items()},
+            "code": modules_hash((type(protocol).__module__, *protocol.estimate_modules)),
+            "task": cell.task.model_dump(mode="json", include={"name", "version", "headline", "metrics"}),
+            "card": cell.tokenizer.card.model_dump(mode="json", include={"name", "streams", "globals", "capabilities"}),
+            "judges": sorted(cell.judges),
+            "params": cell.params,
+            "outside": protocol.outside(),
+            "seed": cell.seed,
+            **more,
+        },
+        f"{cell.tokenizer.card.name}: {stage} of {cell.task.name}",
+    )
 
 
 def _manifest(cell: Cell, options: Options, started: str) -> Manifest:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -12,11 +14,13 @@ import soundfile
 
 from tokbench.auditing import audit_results
 from tokbench.bench import TokenizerHandle
+from tokbench.comparison import read_table
 from tokbench.config import TaskCard
 from tokbench.data.dataset import Dataset, Utterance
 from tokbench.engines.local import LocalEngine
 from tokbench.errors import DatasetError, UndefinedMetric
 from tokbench.metrics.discrimination import histogram, probe_eers
+from tokbench.metrics.eer import eer
 from tokbench.protocols.speaker_discrimination import read_trials
 from tokbench.registry import find_card, set_extra_paths
 from tokbench.results import Result
@@ -124,6 +128,25 @@ def test_the_voice_is_where_it_is(voices: Dataset, tmp_path: Path, toys: Path) -
     assert value(leaky, "eer_leakage[q0:histogram]") < 0.05
     assert value(leaky, "eer_leakage[q0:pooled]") == pytest.approx(value(leaky, "eer_leakage[q0:histogram]"))
     assert audit_results([tmp_path / "out"]).findings == []
+
+
+def test_trials_are_a_table_that_the_audit_checks(voices: Dataset, tmp_path: Path, toys: Path) -> None:
+    result = measured(voices, tmp_path, toys, "leaky")
+    trials = read_table(result, "trials")
+    for variant, chosen in (("", trials), ("_balanced", trials[trials["balanced"]])):
+        scores, target = chosen["score[q0:pooled]"].to_numpy(), chosen["target"].to_numpy()
+        again = eer(scores[target], scores[~target]).value
+        assert again == pytest.approx(value(result, f"eer_leakage{variant}[q0:pooled]"), abs=1e-12)
+    assert trials.loc[trials["same_gender"], "speaker_a"].str[1:].astype(int).mod(2).nunique() == 2
+    assert result.folder is not None
+    path = result.folder / "trials.parquet"
+    trials.loc[3, "score[q0:pooled]"] += 0.01
+    trials.to_parquet(path, index=False)
+    record = json.loads((result.folder / "result.json").read_text())
+    record["tables"]["trials"]["sha256"] = hashlib.sha256(path.read_bytes()).hexdigest()
+    (result.folder / "result.json").write_text(json.dumps(record))
+    findings = audit_results([tmp_path / "out"]).findings
+    assert "derived table 'trials' does not follow from the rows" in [finding.what for finding in findings]
 
 
 def test_a_published_list_is_taken_as_it_is(voices: Dataset, tmp_path: Path, toys: Path) -> None:

@@ -12,6 +12,7 @@ import soundfile
 
 from tokbench.auditing import audit_results
 from tokbench.bench import TokenizerHandle
+from tokbench.comparison import read_table
 from tokbench.config import JudgeCard, TaskCard
 from tokbench.data.dataset import Dataset, Utterance
 from tokbench.data.load import load_dataset
@@ -19,6 +20,7 @@ from tokbench.engines.local import LocalEngine
 from tokbench.errors import CardError, DatasetError
 from tokbench.judges.base import Evidence, Judge
 from tokbench.metrics.catalogue import metric
+from tokbench.metrics.eer import eer
 from tokbench.protocols.voice_conversion import VoiceConversion, draw_pairs, first_codebook, folder_pairs, pairs_hash
 from tokbench.registry import find_card, set_extra_paths
 from tokbench.results import Result
@@ -144,6 +146,11 @@ def test_a_change_of_voice_is_told_from_none(singers: Dataset, tmp_path: Path, t
         estimate = result.estimate("vc_eer[ear]")
         assert estimate is not None
         assert (estimate.note or "").startswith("10 pairs, list sha256 ")
+        trials = read_table(result, "trials")
+        for role, suffix in (("converted", ""), ("real", "_real")):
+            own = trials[trials["role"] == role]
+            again = eer(own["score"][own["target"]], own["score"][~own["target"]]).value
+            assert again == pytest.approx(value(result, f"vc_eer_verification{suffix}[ear]"), abs=1e-12)
     assert {(clip.kind) for clip in good.samples} == {"source", "reference", "converted"}
     assert audit_results([tmp_path / "out"]).findings == []
 

@@ -1,7 +1,7 @@
 """The protocol contract: which items a task measures, how a shard of them is measured, and what is estimated.
 
 A protocol reads like the methods section of a paper. `measure` runs in a worker on a shard of items and returns rows;
-`estimates` runs once, on all rows, and depends on nothing else, so that an audit can repeat it.
+`derived` and `estimates` run once, on all rows, and depend on nothing else, so that an audit can repeat them.
 """
 
 from __future__ import annotations
@@ -149,9 +149,13 @@ class Protocol(ABC):
     def measure(self, bench: Bench, items: Sequence[Item], *, keep: frozenset[str]) -> Shard:
         """Measure a shard; clips are kept for the item ids in `keep`."""
 
+    def derived(self, tables: Mapping[str, pd.DataFrame], card: TokenizerCard) -> dict[str, pd.DataFrame]:  # noqa: ARG002
+        """Further tables that follow from the rows of all shards (trials between shards), stored beside them."""
+        return {}
+
     @abstractmethod
     def estimates(self, tables: Mapping[str, pd.DataFrame], card: TokenizerCard, *, draws: int) -> list[Estimate]:
-        """Numbers with intervals, from the rows alone."""
+        """Numbers with intervals, from the rows and the derived tables alone."""
 
     def outside(self) -> dict[str, str]:
         """Identity of what the estimates read beside the rows (a published trial list), name -> sha256."""

@@ -92,21 +92,42 @@ class SpeakerDiscrimination(Protocol):
             ]
         return shard
 
+    def derived(self, tables: Mapping[str, pd.DataFrame], card: TokenizerCard) -> dict[str, pd.DataFrame]:  # noqa: ARG002
+        """Table "trials": pairs of utterances, whether of one speaker, in which variants, and a score for each vector.
+
+        `score[VECTOR]` is a cosine; `same_gender` and `balanced` are there where every gender is known.
+        """
+        items, vectors = _scored_items(tables), tables["vectors"]
+        if not len(items):
+            return {}
+        i, j, trials = self._trials(items)
+        for name in vectors["vector_of"].unique():
+            matrix = _vectors_of(vectors, name, items)
+            unit = matrix / np.linalg.norm(matrix, axis=1, keepdims=True)
+            scores = np.empty(len(i))
+            for start in range(0, len(i), 1 << 16):
+                part = slice(start, start + (1 << 16))
+                scores[part] = np.einsum("nd,nd->n", unit[i[part]], unit[j[part]])
+            trials[f"score[{name}]"] = scores.round(9)
+        return {"trials": trials}
+
     def estimates(self, tables: Mapping[str, pd.DataFrame], card: TokenizerCard, *, draws: int) -> list[Estimate]:  # noqa: ARG002
         """Equal error rates with bootstrap intervals over both speakers of a trial."""
-        items = tables["items"]
-        items = items[items["error"].isna()].reset_index(drop=True)
-        vectors = tables["vectors"]
-        variants = self._trials(items)
+        items, vectors = _scored_items(tables), tables["vectors"]
+        if not len(items):
+            return []
+        trials = tables["trials"]
+        variants = {"": trials}
+        if "same_gender" in trials:
+            variants |= {"_same_gender": trials[trials["same_gender"]], "_balanced": trials[trials["balanced"]]}
         made: list[Estimate] = []
-        for name in vectors["vector_of"].unique():
-            own = vectors[vectors["vector_of"] == name].set_index("id").loc[items["id"]]
-            matrix = _matrix(own["values"].tolist(), str(own["kind"].iloc[0]))
-            base = "eer_speaker" if str(own["kind"].iloc[0]) == "global" else "eer_leakage"
-            for suffix, trials in variants.items():
-                made.append(self._scored(f"{base}{suffix}[{name}]", matrix, trials, draws))
+        kinds = vectors.drop_duplicates("vector_of").set_index("vector_of")["kind"]
+        for name, kind in kinds.items():
+            base = "eer_speaker" if kind == "global" else "eer_leakage"
+            for suffix, chosen in variants.items():
+                made.append(self._scored(f"{base}{suffix}[{name}]", chosen, draws))
             if base == "eer_leakage":
-                made.append(self._probe(f"eer_probe[{name}]", matrix, items))
+                made.append(self._probe(f"eer_probe[{name}]", _vectors_of(vectors, str(name), items), items))
         for one in made:
             one.headline = one.metric.partition("[")[0] in self.task.headline
         return made
@@ -119,8 +140,8 @@ class SpeakerDiscrimination(Protocol):
         lines = [f"{int(target)} {a} {b}" for target, a, b, _ in read_trials(Path(str(listed)))]
         return {"trials": trial_hash(lines)}
 
-    def _trials(self, items: pd.DataFrame) -> dict[str, pd.DataFrame]:
-        """Trials by variant: numbers of two utterances, whether of one speaker, and the speakers."""
+    def _trials(self, items: pd.DataFrame) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64], pd.DataFrame]:
+        """Places of both utterances of every trial, and the table of trials without scores."""
         import pandas as pd
 
         listed = self.params.get("trials")
@@ -137,36 +158,30 @@ class SpeakerDiscrimination(Protocol):
                 allowed &= ~(known[i] & known[j] & (values[i] == values[j]))
             i, j, target = i[allowed], j[allowed], target[allowed]
         ids, speakers = items["id"].to_numpy(object), items["speaker"].to_numpy(object)
-        table = pd.DataFrame(
-            {"i": i, "j": j, "target": target.astype(np.float64), "speaker_a": speakers[i], "speaker_b": speakers[j]}
+        trials = pd.DataFrame(
+            {"id_a": ids[i], "id_b": ids[j], "speaker_a": speakers[i], "speaker_b": speakers[j], "target": target}
         )
-        table["line"] = [f"{int(t)} {a} {b}" for t, a, b in zip(target, ids[i], ids[j], strict=True)]
-        made = {"": table}
         gender = items["gender"].to_numpy(object)
-        if len(items) and all(g in ("f", "m") for g in gender):
-            same = gender[i] == gender[j]
-            made["_same_gender"] = table[same]
-            made["_balanced"] = table[_balanced(same, target, self.seed)]
-        return made
+        if all(g in ("f", "m") for g in gender):
+            same = np.asarray(gender[i] == gender[j], np.bool_)
+            trials["same_gender"] = same
+            trials["balanced"] = _balanced(same, target, self.seed)
+        return i, j, trials
 
-    def _scored(self, name: str, matrix: Float, trials: pd.DataFrame, draws: int) -> Estimate:
+    def _scored(self, name: str, trials: pd.DataFrame, draws: int) -> Estimate:
         label = name.partition("[")[2][:-1]
-        unit = matrix / np.linalg.norm(matrix, axis=1, keepdims=True)
-        i, j = trials["i"].to_numpy(), trials["j"].to_numpy()
-        scores = np.empty(len(trials))
-        for start in range(0, len(trials), 1 << 16):
-            part = slice(start, start + (1 << 16))
-            scores[part] = np.einsum("nd,nd->n", unit[i[part]], unit[j[part]])
-        rows = trials.rename(columns={"line": "id", "target": f"target[{label}]"})
-        rows[f"score[{label}]"] = scores.round(9)
+        lines = _lines(trials)
+        rows = trials[["speaker_a", "speaker_b", f"score[{label}]"]].assign(
+            **{"id": lines, f"target[{label}]": trials["target"].astype(np.float64)}
+        )
         one = estimate(
-            metric(name), rows, cluster=("speaker_a", "speaker_b"), draws=draws, seed=self.seed, table="vectors"
+            metric(name), rows, cluster=("speaker_a", "speaker_b"), draws=draws, seed=self.seed, table="trials"
         )
         targets = int(trials["target"].sum())
         variant = name.partition("[")[0].removeprefix("eer_speaker").removeprefix("eer_leakage")
         one.note = (
             f"{targets} same-speaker and {len(trials) - targets} different-speaker trials ({VARIANTS[variant]}), "
-            f"list sha256 {trial_hash(trials['line'].tolist())}"
+            f"list sha256 {trial_hash(lines)}"
         )
         return one
 
@@ -187,6 +202,23 @@ class SpeakerDiscrimination(Protocol):
             direction=definition.direction, method=f"linear probe on disjoint speakers, {len(seeds)} splits; {spread}",
             n=len(items), undefined=len(items) if value is None else 0, reasons=reasons, table="vectors",
         )  # fmt: skip
+
+
+def _scored_items(tables: Mapping[str, pd.DataFrame]) -> pd.DataFrame:
+    items = tables["items"]
+    return items[items["error"].isna()].reset_index(drop=True)
+
+
+def _vectors_of(vectors: pd.DataFrame, name: str, items: pd.DataFrame) -> Float:
+    """The vectors `[n, D]` of that name, in the order of the items."""
+    own = vectors[vectors["vector_of"] == name].set_index("id").loc[items["id"]]
+    return _matrix(own["values"].tolist(), str(own["kind"].iloc[0]))
+
+
+def _lines(trials: pd.DataFrame) -> list[str]:
+    """Trials as lines of a VoxCeleb1-O list."""
+    columns = (trials["target"], trials["id_a"], trials["id_b"])
+    return [f"{int(target)} {a} {b}" for target, a, b in zip(*columns, strict=True)]
 
 
 def _content(card: TokenizerCard) -> list[StreamSpec]:

@@ -39,6 +39,8 @@ __all__ = ["VoiceConversion", "draw_pairs", "first_codebook", "folder_pairs", "p
 
 MODES = ("swap_global", "first_codebook")
 REPLAY = "tokbench.tokenizers.replay"
+_TRIAL = ("judge", "role", "id", "reference", "speaker", "speaker_b", "score", "target")
+"""Columns of table "trials"; `speaker` is whose voice is expected, `speaker_b` whose the reference is."""
 
 
 class VoiceConversion(Protocol):
@@ -114,6 +116,17 @@ class VoiceConversion(Protocol):
                     shard.takes.append(Take(item.id, role, to_flac(clip.wave, clip.rate), text, transcript))
         return shard
 
+    def derived(self, tables: Mapping[str, pd.DataFrame], card: TokenizerCard) -> dict[str, pd.DataFrame]:  # noqa: ARG002
+        """Table "trials" of the target verification: a conversion (or real utterance), a reference, a score."""
+        import pandas as pd
+
+        parts = [
+            _verification(tables["vectors"], judge, role)
+            for judge in self.judge_of("speaker")
+            for role in ("converted", "real")
+        ]
+        return {"trials": pd.DataFrame([row for part in parts for row in part], columns=list(_TRIAL))}
+
     def estimates(self, tables: Mapping[str, pd.DataFrame], card: TokenizerCard, *, draws: int) -> list[Estimate]:  # noqa: ARG002
         """Metrics of the conversions, and target verification over all pairs of a conversion and a reference."""
         items = tables["items"]
@@ -125,12 +138,20 @@ class VoiceConversion(Protocol):
         ]
         for judge in self.judge_of("speaker"):
             for role, suffix in (("converted", ""), ("real", "_real")):
-                trials = _verification(tables["vectors"], judge, role)
+                trials = tables["trials"]
+                trials = trials[(trials["judge"] == judge) & (trials["role"] == role)]
                 if len(trials):
                     name = f"vc_eer_verification{suffix}[{judge}]"
+                    rows = trials[["speaker", "speaker_b"]].assign(
+                        **{
+                            "id": trials["id"] + " " + trials["reference"],
+                            f"score[{judge}]": trials["score"],
+                            f"target[{judge}]": trials["target"].astype(np.float64),
+                        }
+                    )
                     sides = ("speaker", "speaker_b")
                     made.append(
-                        estimate(metric(name), trials, cluster=sides, draws=draws, seed=self.seed, table="vectors")
+                        estimate(metric(name), rows, cluster=sides, draws=draws, seed=self.seed, table="trials")
                     )
         for one in made:
             one.headline = one.metric.partition("[")[0] in self.task.headline
@@ -287,12 +308,10 @@ def pairs_hash(ids: Sequence[str]) -> str:
     return hashlib.sha256("\n".join(sorted(ids)).encode()).hexdigest()[:16]
 
 
-def _verification(vectors: pd.DataFrame, judge: str, role: str) -> pd.DataFrame:
+def _verification(vectors: pd.DataFrame, judge: str, role: str) -> list[Row]:
     """Trials of each utterance of a role against its own reference and those of all other speakers."""
-    import pandas as pd
-
     if not len(vectors):
-        return pd.DataFrame()
+        return []
     chosen = vectors[vectors["judge"] == judge].sort_values("id")
     rows: list[dict[Any, Any]] = chosen.to_dict("records")
     own = {row["id"]: row for row in rows if row["role"] == "reference"}
@@ -304,16 +323,11 @@ def _verification(vectors: pd.DataFrame, judge: str, role: str) -> pd.DataFrame:
         strangers = [other for other in references.values() if other["speaker"] != probe["speaker"]]
         for other in (own[probe["id"]], *strangers):
             similarity = cosine(np.asarray(probe["values"], np.float64), np.asarray(other["values"], np.float64))
+            line = (judge, role, probe["id"], other["utterance"], probe["speaker"], other["speaker"])
             trials.append(
-                {
-                    "id": f"{probe['id']} {other['utterance']}",
-                    "speaker": probe["speaker"],
-                    "speaker_b": other["speaker"],
-                    f"score[{judge}]": stable(similarity),
-                    f"target[{judge}]": float(other["speaker"] == probe["speaker"]),
-                }
+                dict(zip(_TRIAL, (*line, stable(similarity), other["speaker"] == probe["speaker"]), strict=True))
             )
-    return pd.DataFrame(trials)
+    return trials
 
 
 def _at_metric_rate(clip: Clip | ItemError) -> Clip | ItemError:
