@@ -165,7 +165,7 @@ class _Site:
         for table, shown in data:
             for column in shown:
                 columns[f"{table.id}/{column.id}"] = {
-                    "title": column.title + (f" [{column.judge}]" if column.judge else ""),
+                    "title": column.name,
                     "facts": [f.plain() for f in column_facts(column)],
                 }
             for row in table.rows:

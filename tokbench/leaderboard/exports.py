@@ -21,7 +21,7 @@ def to_csv(table: Table) -> str:
     writer = csv.writer(buffer, lineterminator="\n")
     writer.writerow(
         ["task", "task_version", "dataset", "dataset_fingerprint", "tokenizer", "family", "anchor", "frame_rate_hz",
-         "metric", "judge", "unit", "scale", "direction", "value", "ci95_low", "ci95_high", "n", "clusters",
+         "metric", "judge", "variant", "unit", "scale", "direction", "value", "ci95_low", "ci95_high", "n", "clusters",
          "undefined", "standing", "reason", "method"]
     )  # fmt: skip
     for row in table.rows:
@@ -32,8 +32,8 @@ def to_csv(table: Table) -> str:
             writer.writerow(
                 [table.task.name, table.task.version, table.dataset.name if table.dataset else "",
                  table.dataset.fingerprint if table.dataset else "", row.name, row.result.tokenizer.family,
-                 row.anchor or "", row.frame_rate, column.metric, column.judge or "", column.unit, column.scale,
-                 column.direction, cell.value, low, high, estimate.n if estimate else None,
+                 row.anchor or "", row.frame_rate, cell.metric, column.judge or "", column.variant or "",
+                 column.unit, column.scale, column.direction, cell.value, low, high, estimate.n if estimate else None,
                  estimate.clusters if estimate else None, estimate.undefined if estimate else None, cell.mark,
                  cell.reason or "", estimate.method if estimate else ""]
             )  # fmt: skip
@@ -78,8 +78,9 @@ def to_json(table: Table) -> dict[str, Any]:
         "task_version": table.task.version,
         "dataset": table.dataset.model_dump() if table.dataset else None,
         "columns": [
-            {"id": c.id, "metric": c.metric, "judge": c.judge, "judge_identity": json.loads(c.identity or "null"),
-             "title": c.title, "unit": c.unit, "scale": c.scale, "direction": c.direction, "headline": c.headline}
+            {"id": c.id, "metric": c.metric, "judge": c.judge, "variant": c.variant,
+             "judge_identity": json.loads(c.identity or "null"), "title": c.title, "unit": c.unit, "scale": c.scale,
+             "direction": c.direction, "headline": c.headline}
             for c in table.columns
         ],
         "rows": [
@@ -121,8 +122,8 @@ def _legend() -> str:
 
 def _head(column: Column) -> str:
     unit = f" ({column.unit})" if column.unit else ""
-    judge = f" [{column.judge}]" if column.judge else ""
-    return f"{column.title}{unit}{judge}"
+    label = f" [{column.label}]" if column.label else ""
+    return f"{column.title}{unit}{label}"
 
 
 def _cell(cell: Cell, sign: str = "±") -> str:

@@ -18,7 +18,7 @@ __all__ = ["Cell", "Column", "Row", "Table"]
 
 @dataclass(frozen=True)
 class Column:
-    """One metric under one judge; `id` is unique in the table and safe in anchors."""
+    """One metric under one judge, or of one kind of representation; `id` is unique in the table and safe in anchors."""
 
     id: str
     metric: str
@@ -35,11 +35,25 @@ class Column:
     latent: bool
     stream: str | None = None
     """The stream that it is about, where it is about one only; such columns stand on tokenizers' pages alone."""
+    kind: str | None = None
+    """Kind of representation ("codes", "vectors", "" for the stream as it is) of whichever stream has it first."""
+    variant: str | None = None
+    """What tells it from other columns of the metric beside a judge, in words: the representation, a decoding."""
 
     @property
     def base(self) -> str:
         """The metric's name without its judge."""
         return base_name(self.metric)
+
+    @property
+    def label(self) -> str | None:
+        """What stands under the title in a table's head: the judge, or the variant."""
+        return self.judge or self.variant
+
+    @property
+    def name(self) -> str:
+        """Title and label in one line."""
+        return f"{self.title} [{self.label}]" if self.label else self.title
 
 
 @dataclass
@@ -51,6 +65,11 @@ class Cell:
     reason: str | None = None
     mark: str = ""
     """ "best", "tied" (not separable from the best), or empty."""
+
+    @property
+    def metric(self) -> str:
+        """The estimate's own name, where a stream may stand in place of the column's kind of representation."""
+        return self.estimate.metric if self.estimate else self.column.metric
 
     @property
     def value(self) -> float | None:

@@ -68,12 +68,15 @@ def _frames(rows: list[Row], column: Column, metric: Metric) -> Mapping[str, pd.
     for row in rows:
         estimate = row.cells[column.id].estimate
         folder = row.result.folder
-        if estimate is None or folder is None:
+        own = metric_of(estimate.metric) if estimate is not None else None
+        if estimate is None or own is None or folder is None:
             continue
         path = folder / row.result.tables[estimate.table].path
         frame = _read(path, path.stat().st_mtime_ns)
-        wanted = ["id", "speaker", "error", f"why[{metric.name}]", *metric.components]
-        frames[row.name] = frame[[name for name in wanted if name in frame.columns]]
+        # Streams have other names in other tokenizers; the comparison needs one.
+        named = {f"why[{own.name}]": f"why[{metric.name}]"} | dict(zip(own.components, metric.components, strict=True))
+        wanted = ["id", "speaker", "error", *named]
+        frames[row.name] = frame[[name for name in wanted if name in frame.columns]].rename(columns=named)
     return frames
 
 

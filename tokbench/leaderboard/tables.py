@@ -7,11 +7,11 @@ import json
 from collections import defaultdict
 from collections.abc import Sequence
 
-from tokbench.config import TaskCard
 from tokbench.leaderboard.board import Board
+from tokbench.leaderboard.columns import make_columns, pick
 from tokbench.leaderboard.load import Loaded, protocol_key
 from tokbench.leaderboard.model import Cell, Column, Row, Table
-from tokbench.leaderboard.numbers import base_name, dataset_label, decimals_for, judge_of, slug
+from tokbench.leaderboard.numbers import dataset_label, judge_of, slug
 from tokbench.results import Estimate, Result
 
 __all__ = ["make_tables"]
@@ -58,7 +58,7 @@ def make_tables(loaded: Loaded, board: Board) -> list[Table]:
         if base in taken:
             base, distinct = f"{base}-{key[:6]}", _distinct(first)
         taken.add(base)
-        columns = _columns(results, board, first.task)
+        columns = make_columns(results, board, first.task)
         rows = [_row(result, index, columns) for index, result in enumerate(results)]
         tables.append(
             Table(
@@ -98,71 +98,15 @@ def _distinct(result: Result) -> str:
     return f"version {result.task.version}, data {data}, parameters {params}, normaliser {result.manifest.normaliser}"
 
 
-def _columns(results: Sequence[Result], board: Board, task: TaskCard) -> list[Column]:
-    """The union of the results' metrics, split where one judge's name stands for two identities."""
-    found: dict[tuple[str, str | None], list[Estimate]] = {}
-    for result in results:
-        for estimate in result.estimates:
-            found.setdefault((estimate.metric, _identity(result, estimate.metric)), []).append(estimate)
-    identities: dict[str, set[str | None]] = defaultdict(set)
-    for metric, identity in found:
-        identities[metric].add(identity)
-    wanted = board.headline.get(task.name, task.headline)
-    place = {m: (g, group.title) for g, group in enumerate(board.groups) for m in group.metrics}
-    within = {m: i for group in board.groups for i, m in enumerate(group.metrics)}
-    columns: list[tuple[tuple[int, int, str, str], Column]] = []
-    judges = {name for result in results for name in result.manifest.judges}
-    for (metric, identity), estimates in found.items():
-        base, label = base_name(metric), judge_of(metric)
-        stream = label if label is not None and label not in judges else None
-        judge = None if stream else label
-        first = estimates[0]
-        split = identity is not None and len(identities[metric]) > 1
-        shown = judge if not split else f"{judge or 'judge'}, identity {_short(identity)}"
-        rank, title = place.get(base, (len(board.groups), "Other"))
-        headline = base in wanted or metric in wanted or (not wanted and any(e.headline for e in estimates))
-        column = Column(
-            id=slug(metric) + (f"-{_short(identity)}" if split else ""),
-            metric=metric,
-            identity=identity,
-            title=first.title.removesuffix(f"[{judge}]").strip() or base,
-            judge=shown,
-            unit=first.unit,
-            scale=first.scale,
-            direction=first.direction,
-            decimals=decimals_for(estimates),
-            group=title,
-            headline=headline,
-            rate=base in board.rates,
-            latent=base in board.latent_rates,
-            stream=stream,
-        )
-        columns.append(((rank, within.get(base, 999), metric, identity or ""), column))
-    return [column for _, column in sorted(columns, key=lambda item: item[0])]
-
-
-def _identity(result: Result, metric: str) -> str | None:
-    judge = judge_of(metric)
-    if judge is None or judge not in result.manifest.judges:
-        return None
-    return json.dumps(result.manifest.judge_identities.get(judge, {}), sort_keys=True)
-
-
-def _short(identity: str | None) -> str:
-    return hashlib.sha256((identity or "").encode()).hexdigest()[:6]
-
-
 def _row(result: Result, index: int, columns: Sequence[Column]) -> Row:
     row = Row(result=result, index=index)
     for column in columns:
-        estimate = result.estimate(column.metric)
-        if estimate is not None and _identity(result, column.metric) != column.identity:
-            estimate = None
+        estimate = pick(result, column)
         reason = None
         if estimate is None:
             reason = _absence(result, column)
         elif estimate.value is None:
-            reason = estimate.note or _reasons(estimate)
+            reason = _reasons(estimate)
         row.cells[column.id] = Cell(column, estimate, reason)
     return row
 
@@ -175,6 +119,8 @@ def _absence(result: Result, column: Column) -> str:
         return "the tokens are discrete; this rate is for continuous latents"
     if column.rate and "discrete" not in card.capabilities:
         return "continuous latents have no finite rate; see the columns for latents"
+    if column.kind is not None:
+        return f"its tokens have no {column.variant}" if column.variant else "does not apply to these tokens"
     if result.estimate(column.metric) is not None:
         return "measured with another identity of the judge; it has a column of its own"
     if column.base.startswith(("bps_", "code_", "codes_", "dead_")):
@@ -188,6 +134,10 @@ def _absence(result: Result, column: Column) -> str:
 
 
 def _reasons(estimate: Estimate) -> str:
+    if len(estimate.reasons) == 1:
+        return next(iter(estimate.reasons))
+    if estimate.note and not estimate.reasons:
+        return estimate.note
     listed = ", ".join(f"{reason} ({count})" for reason, count in estimate.reasons.items())
     return f"undefined for all items: {listed}" if listed else "undefined for all items"
 
