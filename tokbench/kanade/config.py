@@ -12,6 +12,7 @@ __all__ = [
     "KANADE_12HZ",
     "KANADE_25HZ",
     "KANADE_25HZ_CLEAN",
+    "KANADE_MINI",
     "Geometry",
     "GlobalEncoderConfig",
     "KanadeConfig",
@@ -25,7 +26,7 @@ GLOBAL_DIM = 128
 """Width of the speaker vector of every released model."""
 
 SSL_RATE, SSL_HOP = 16000, 320
-"""WavLM's sampling rate in Hz and its samples a frame."""
+"""The SSL models' sampling rate in Hz and their samples a frame."""
 
 
 class Geometry(BaseModel):
@@ -42,6 +43,7 @@ class TransformerConfig(Geometry):
         n_layers: number of blocks.
         n_heads: number of heads; each is `dim / n_heads` wide.
         window: odd number of frames that a frame sees, itself in the middle.
+        input_dim: width of the input where a projection brings it to `dim`; None: it is `dim` wide.
         output_dim: width of the projection at the end; None: no projection.
         condition_dim: width of the vector behind adaLN-Zero; None: plain layer norms.
         multiple_of: the feed-forward width is `int(8 dim / 3)` rounded up to a multiple of this.
@@ -52,6 +54,7 @@ class TransformerConfig(Geometry):
     n_layers: int = Field(gt=0)
     n_heads: int = Field(gt=0)
     window: int = Field(gt=0, validation_alias=AliasChoices("window_size", "window"))
+    input_dim: int | None = None
     output_dim: int | None = None
     condition_dim: int | None = Field(
         default=None, validation_alias=AliasChoices("adanorm_condition_dim", "condition_dim")
@@ -113,12 +116,13 @@ class MelConfig(Geometry):
     """Which log-mel spectrogram the decoder makes.
 
     Attributes:
-        style: "vocos" (magnitude, HTK bands, floor 1e-7) or "hift" (Slaney bands, floor 1e-5).
-        padding: "center", "same" or "none"; decides the number of frames.
+        style: "vocos" (magnitude, HTK bands, floor 1e-7), "hift" (Slaney bands, floor 1e-5), or "plain", the recipe of
+            `tokbench.codecs.mel` (magnitude, Slaney bands, floor 1e-5), which Griffin-Lim inverts.
+        padding: "center", "same", "none" or "cover"; decides the number of frames.
         fmax: upper edge in Hz; None: half the sampling rate.
     """
 
-    style: Literal["vocos", "hift"] = "vocos"
+    style: Literal["vocos", "hift", "plain"] = "vocos"
     sample_rate: int = 24000
     n_fft: int = 1024
     hop: int = 256
@@ -132,8 +136,10 @@ class KanadeConfig(Geometry):
     """Everything that decides the nets' shapes and the length arithmetic.
 
     Attributes:
-        local_layers: WavLM layers (1 = first block's output) whose mean is the content encoder's input.
-        global_layers: the same for the global encoder.
+        ssl: model whose hidden layers are read.
+        local_layers: its layers (1 = first block's output) whose mean is the content encoder's input.
+        global_input: what the global encoder hears: SSL layers, or the log-mel spectrogram of `mel`.
+        global_layers: its SSL layers; none where it hears the spectrogram.
         normalize: whether content features are normalised over the utterance.
         downsample: SSL frames a token.
         mel_upsample: stride of the transposed convolution before interpolation to the mel frame rate.
@@ -141,7 +147,9 @@ class KanadeConfig(Geometry):
         vocoder: what turns the mel spectrogram into audio.
     """
 
+    ssl: Literal["wavlm-base-plus", "whisper-tiny.en"] = "wavlm-base-plus"
     local_layers: tuple[int, ...]
+    global_input: Literal["ssl", "mel"] = "ssl"
     global_layers: tuple[int, ...]
     normalize: bool = True
     downsample: int = Field(gt=0)
@@ -154,7 +162,13 @@ class KanadeConfig(Geometry):
     mel_decoder: TransformerConfig
     mel_postnet: PostNetConfig
     mel: MelConfig
-    vocoder: Literal["vocos", "hift"] = "vocos"
+    vocoder: Literal["vocos", "hift", "griffin-lim"] = "vocos"
+
+    @model_validator(mode="after")
+    def _consistent(self) -> KanadeConfig:
+        if (self.global_input == "ssl") != bool(self.global_layers):
+            raise ValueError("global_layers are given exactly where the global encoder hears SSL layers")
+        return self
 
     @property
     def token_rate(self) -> Fraction:
@@ -168,8 +182,8 @@ class KanadeConfig(Geometry):
 
     @property
     def deepest_layer(self) -> int:
-        """Number of WavLM blocks that must run."""
-        return max(*self.local_layers, *self.global_layers)
+        """Number of SSL blocks that must run."""
+        return max((*self.local_layers, *self.global_layers))
 
     @property
     def min_samples(self) -> int:
@@ -212,3 +226,29 @@ KANADE_25HZ = _released(window=65, downsample=2, mel_upsample=4)
 """frothywater/kanade-25hz."""
 KANADE_25HZ_CLEAN = _released(window=65, downsample=2, mel_upsample=2, clean=True, token_decoder=False)
 """frothywater/kanade-25hz-clean."""
+
+KANADE_MINI = KanadeConfig(
+    ssl="whisper-tiny.en",
+    local_layers=(1, 3),
+    global_input="mel",
+    global_layers=(),
+    downsample=2,
+    mel_upsample=2,
+    local_encoder=TransformerConfig(input_dim=384, dim=120, n_layers=2, n_heads=3, window=65, multiple_of=64),
+    quantizer=QuantizerConfig(input_dim=120, output_dim=120, levels=(8, 8, 8, 5, 5)),
+    feature_decoder=TransformerConfig(dim=120, n_layers=1, n_heads=3, window=65, output_dim=384, multiple_of=64),
+    global_encoder=GlobalEncoderConfig(
+        input_channels=128, output_channels=64, num_layers=2, dim=96, intermediate_dim=192, attention_channels=64
+    ),
+    mel_prenet=TransformerConfig(dim=120, n_layers=1, n_heads=3, window=65, multiple_of=64),
+    mel_decoder=TransformerConfig(
+        dim=120, n_layers=3, n_heads=3, window=65, output_dim=128, condition_dim=64, multiple_of=64
+    ),
+    mel_postnet=PostNetConfig(input_channels=128, channels=64, kernel_size=7, num_layers=4, dropout=0.1),
+    mel=MelConfig(style="plain", sample_rate=16000, n_fft=1280, hop=320, n_mels=128, padding="cover", fmax=8000),
+    vocoder="griffin-lim",
+)
+"""`kanade-mini`, trained by this project: under 2 million parameters, and nothing that is not in the package index.
+
+128 bands of 80 ms windows resolve the harmonics of low voices, which 80 bands blur (Griffin-Lim then whispers).
+"""

@@ -51,6 +51,8 @@ def mel_frames(n_samples: int, mel: MelConfig) -> int:
         return n_samples // mel.hop + 1
     if mel.padding == "same":
         return n_samples // mel.hop
+    if mel.padding == "cover":
+        return -(-n_samples // mel.hop)
     return (n_samples - mel.n_fft) // mel.hop + 1
 
 

@@ -1,4 +1,4 @@
-"""Both log-mel spectrograms that Kanade's decoders are trained to make."""
+"""The log-mel spectrograms that Kanade's decoders are trained to make."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from tokbench.kanade.config import MelConfig
+from tokbench.kanade.lengths import mel_frames
 
 __all__ = ["filterbank", "log_mel"]
 
@@ -18,16 +19,21 @@ def log_mel(wave: Tensor, config: MelConfig) -> Tensor:
 
     "vocos" (Siuzdak 2023): centred frames with reflected edges, magnitudes, HTK bands without normalisation, floor
     1e-7. "hift" (as BigVGAN and CosyVoice): edges reflected by `(n_fft - hop) / 2`, `sqrt(power + 1e-9)`, Slaney bands
-    of unit area, floor 1e-5.
+    of unit area, floor 1e-5. "plain": as `tokbench.codecs.mel.log_mel`.
     """
     vocos = config.style == "vocos"
     wave = wave.float()
-    if not vocos:
+    if config.style == "plain":
+        margin, frames = (config.n_fft - config.hop) // 2, mel_frames(wave.shape[1], config)
+        wave = functional.pad(wave, (margin, (frames - 1) * config.hop + config.n_fft - margin - wave.shape[1]))
+    elif not vocos:
         margin = (config.n_fft - config.hop) // 2
         wave = functional.pad(wave[:, None], (margin, margin), mode="reflect")[:, 0]
     window = torch.hann_window(config.n_fft, device=wave.device)
     spectrum = torch.stft(wave, config.n_fft, config.hop, window=window, center=vocos, return_complex=True)
-    magnitude = spectrum.abs() if vocos else (torch.view_as_real(spectrum).square().sum(-1) + 1e-9).sqrt()
+    magnitude = (
+        spectrum.abs() if config.style != "hift" else (torch.view_as_real(spectrum).square().sum(-1) + 1e-9).sqrt()
+    )
     bands = filterbank(config).to(wave.device) @ magnitude
     return bands.clamp(min=1e-7 if vocos else 1e-5).log()
 

@@ -89,8 +89,16 @@ class KanadeModel(nn.Module):
         features = mix_layers(hidden, self.config.local_layers)
         return normalize_features(features) if self.config.normalize else features
 
-    def global_features(self, hidden: Mapping[int, Tensor]) -> Tensor:
-        """SSL layers to the global encoder's input, `[B, N, D]`; not normalised."""
+    def global_features(self, hidden: Mapping[int, Tensor], mel: Tensor | None = None) -> Tensor:
+        """The global encoder's input, `[B, N, D]`, not normalised.
+
+        Args:
+            hidden: SSL layers.
+            mel: log-mel spectrogram `[B, n_mels, N]`, for a model whose global encoder hears that.
+        """
+        if self.config.global_input == "mel":
+            assert mel is not None, "this model's global encoder hears the spectrogram"
+            return mel.transpose(1, 2)
         return mix_layers(hidden, self.config.global_layers)
 
     def encode_content(self, features: Tensor) -> Content:

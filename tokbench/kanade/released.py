@@ -1,5 +1,8 @@
 """The released `config.yaml`: geometry read from it, and written in its layout.
 
+Models of this project say more than the released layout can: another SSL model, a global encoder that hears the mel
+spectrogram, `input_dim`, the mel style "plain". Such a file has these options besides; a released one never does.
+
 The file describes each net as `class_path` and `init_args`; only the geometry is taken, class names are not.
 Nothing here imports torch.
 """
@@ -37,6 +40,8 @@ _FREE: dict[str, frozenset[object]] = {
     "mel_interpolation_mode": frozenset({"linear"}),
 }
 _IGNORED = {"max_seq_len", "use_flash_attention", "mel_fmin", "mel_fmax", "bigvgan_style_mel", "vocoder_name"}
+_SSL = {"wavlm_base_plus": "wavlm-base-plus", "whisper_tiny_en": "whisper-tiny.en"}
+"""The file's names of SSL models -> ours."""
 _PARTS: dict[str, type[Geometry]] = {
     "local_encoder": TransformerConfig,
     "local_quantizer": QuantizerConfig,
@@ -98,17 +103,18 @@ def _parse(nets: Mapping[str, Any]) -> KanadeConfig:
     settings = settings.get("init_args", settings)
     extractor = nets.get("ssl_feature_extractor") or {}
     model = extractor.get("init_args", extractor).get("model_name", "wavlm_base_plus")
-    if model != "wavlm_base_plus":
-        raise ValueError(f"ssl_feature_extractor is '{model}', only 'wavlm_base_plus' is supported")
+    if model not in _SSL:
+        raise ValueError(f"ssl_feature_extractor is '{model}', only {' and '.join(_SSL)} are supported")
     known: dict[str, Any] = {
         "local_ssl_layers": (6, 9), "global_ssl_layers": (1, 2), "normalize_ssl_features": True,
         "downsample_factor": 2, "mel_upsample_factor": 4,
         "sample_rate": 24000, "n_fft": 1024, "hop_length": 256, "n_mels": 100, "padding": "center",
+        "global_input": "ssl", "mel_style": None,
     }  # fmt: skip
     _refuse(settings, set(known), "config")
     value = known | {key: settings[key] for key in known if key in settings}
     mel = MelConfig(
-        style="hift" if settings.get("bigvgan_style_mel") else "vocos",
+        style=value["mel_style"] or ("hift" if settings.get("bigvgan_style_mel") else "vocos"),
         sample_rate=value["sample_rate"],
         n_fft=value["n_fft"],
         hop=value["hop_length"],
@@ -118,7 +124,9 @@ def _parse(nets: Mapping[str, Any]) -> KanadeConfig:
         fmax=settings.get("mel_fmax"),
     )
     return KanadeConfig(
+        ssl=_SSL[model],
         local_layers=tuple(value["local_ssl_layers"]),
+        global_input=value["global_input"],
         global_layers=tuple(value["global_ssl_layers"]),
         normalize=value["normalize_ssl_features"],
         downsample=value["downsample_factor"],
@@ -158,6 +166,8 @@ def released_yaml(config: KanadeConfig) -> str:
     def transformer(net: TransformerConfig) -> dict[str, Any]:
         arguments: dict[str, Any] = {"dim": net.dim, "n_layers": net.n_layers, "n_heads": net.n_heads}
         arguments |= {"window_size": net.window, "use_rope": True, "rope_theta": net.rope_theta, "max_seq_len": 512}
+        if net.input_dim is not None:
+            arguments["input_dim"] = net.input_dim
         if net.output_dim is not None:
             arguments["output_dim"] = net.output_dim
         if net.condition_dim is not None:
@@ -169,10 +179,13 @@ def released_yaml(config: KanadeConfig) -> str:
         return part("transformer.Transformer", arguments)
 
     mel = config.mel
+    ssl = next(name for name, ours in _SSL.items() if ours == config.ssl)
+    own = {"global_input": config.global_input} if config.global_input != "ssl" else {}
+    own |= {"mel_style": mel.style} if mel.style not in ("vocos", "hift") else {}
     nets: dict[str, Any] = {
         "ssl_feature_extractor": part(
             "ssl_extractor.SSLFeatureExtractor",
-            {"model_name": "wavlm_base_plus", "output_layer": config.deepest_layer, "sample_rate": mel.sample_rate},
+            {"model_name": ssl, "output_layer": config.deepest_layer, "sample_rate": mel.sample_rate},
         ),
         "local_encoder": transformer(config.local_encoder),
         "local_quantizer": part("fsq.FiniteScalarQuantizer", config.quantizer.model_dump(mode="json")),
@@ -198,6 +211,7 @@ def released_yaml(config: KanadeConfig) -> str:
             "mel_fmax": mel.fmax,
             "bigvgan_style_mel": mel.style == "hift",
             "vocoder_name": config.vocoder,
+            **own,
         },
     }
     model = {"class_path": "kanade_tokenizer.model.KanadeModel", "init_args": nets}

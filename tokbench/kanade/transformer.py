@@ -114,11 +114,12 @@ class Block(nn.Module):
 
 
 class Transformer(nn.Module):
-    """A stack of blocks, a final norm and, where the config has one, a projection."""
+    """A stack of blocks and a final norm; before and behind them a projection, where the config has one."""
 
     def __init__(self, config: TransformerConfig) -> None:
         super().__init__()
         self.config = config
+        self.input_proj = nn.Linear(config.input_dim, config.dim) if config.input_dim else None
         self.layers = nn.ModuleList(Block(config) for _ in range(config.n_layers))
         self.norm = _norm(config, gated=False)
         self.output_proj = nn.Linear(config.dim, config.output_dim) if config.output_dim else None
@@ -143,7 +144,7 @@ class Transformer(nn.Module):
                 module.backend = backend
 
     def forward(self, x: Tensor, condition: Tensor | None = None) -> Tensor:
-        """`[B, T, dim]` to `[B, T, output_dim or dim]`.
+        """`[B, T, input_dim or dim]` to `[B, T, output_dim or dim]`.
 
         Args:
             x: input.
@@ -152,6 +153,8 @@ class Transformer(nn.Module):
         table = rotary_table(
             x.shape[1], self.config.dim // self.config.n_heads, theta=self.config.rope_theta, device=x.device
         )
+        if self.input_proj is not None:
+            x = self.input_proj(x)
         for layer in self.layers:
             x = layer(x, table, condition)
         x, _ = _apply(self.norm, x, condition)
