@@ -54,7 +54,7 @@ def test_rates_and_widths_follow() -> None:
         ("window_size: 125", "causal: true\n        window_size: 125", "local_encoder.causal = True is unknown"),
         ("window_size: 125", "causal: false\n        window_size: 125", None),
         ("use_rope: true", "use_rope: false", "use_rope = False is not supported"),
-        ("model_name: wavlm_base_plus", "model_name: hubert", "only 'wavlm_base_plus' is supported"),
+        ("model_name: wavlm_base_plus", "model_name: hubert", "only wavlm_base_plus and whisper_tiny_en"),
         ("downsample_factor: 2", "downsample_factor: 2\n      stereo: yes", "config.stereo = True is unknown"),
         ("local_encoder:", "other_encoder:", "describes no Kanade model"),
         ("n_layers: 6", "n_layers: many", r"local_encoder\.n_layers"),

