@@ -1,8 +1,8 @@
 """Reading the tensors of a CTranslate2 `model.bin` without CTranslate2.
 
 The format (version 6; CTranslate2's `model_spec.py` writes it) is little-endian: version, name and revision of the
-spec, number of tensors; then per tensor a name, rank, dimensions, type and bytes; aliases at the end. Strings are counted
-and end in NUL.
+spec, number of tensors; then per tensor a name, rank, dimensions, type and bytes; aliases at the end. Strings are
+counted and end in NUL.
 """
 
 from __future__ import annotations
