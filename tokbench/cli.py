@@ -15,7 +15,7 @@ from typing import Annotated
 import typer
 
 from tokbench import __version__
-from tokbench.commands import abx, cache, content, convert, data, leaderboard, results, run, score, tokens
+from tokbench.commands import abx, cache, content, convert, data, leaderboard, results, run, score, tokens, train
 
 __all__ = ["app", "main"]
 
@@ -63,6 +63,7 @@ app.command("encode")(tokens.encode)
 app.command("decode")(tokens.decode)
 app.command("convert")(convert.convert)
 app.command("abx")(abx.abx)
+app.command("train")(train.train)
 app.command("list")(content.list_)
 app.command("show")(content.show)
 app.command("doctor")(content.doctor)

@@ -272,6 +272,7 @@ def load_card(
     *,
     values: dict[str, str] | None = None,
     defaults: dict[str, Any] | None = None,
+    settings: dict[str, Any] | None = None,
 ) -> AnyCard:
     """Read, extend and validate one card.
 
@@ -280,12 +281,24 @@ def load_card(
         kind: the card model.
         values: replacements for `${key}` in a pattern card's strings.
         defaults: what fields are where the file does not give them.
+        settings: what replaces the file's fields, by dotted name (`losses.ssl`); an error there says `--set`.
 
     Raises:
         CardError: with `file:line: field` and the reason.
     """
     data, lines = _read(path, values or {}, seen=())
-    return parse_card(_merge(defaults or {}, data), kind, path=path, lines=lines)
+    merged = _merge(defaults or {}, data)
+    for name, value in (settings or {}).items():
+        merged = _merge(merged, _nested(name.split("."), value))
+    return parse_card(merged, kind, path=path, lines=lines)
+
+
+def _nested(names: list[str], value: object) -> dict[str, Any]:
+    inner: Any = value
+    for name in reversed(names):
+        inner = {name: inner}
+    assert isinstance(inner, dict)
+    return inner
 
 
 def parse_card(data: dict[str, Any], kind: type[AnyCard], *, path: Path, lines: _Lines | None = None) -> AnyCard:

@@ -24,7 +24,7 @@ from urllib.request import getproxies
 from tokbench.config import TokenizerCard
 from tokbench.errors import CardError, MissingWeights
 
-__all__ = ["KanadeFiles", "find_files", "sha256_file"]
+__all__ = ["VOCODERS", "WAVLM", "KanadeFiles", "fetch_release", "find_files", "locate", "sha256_file"]
 
 HUB_TIMEOUT = 5.0
 """Seconds to wait for the hub's first answer."""
@@ -125,6 +125,25 @@ def find_files(card: TokenizerCard, folder: Path | None, *, vocoder: Literal["vo
 
 def _home(part: Part) -> str:
     return part.hub_names[-1] if not _AMBIGUOUS & set(part.names) else f"{part.folder}/{part.hub_names[-1]}"
+
+
+def locate(part: Part, folder: Path | None) -> Path:
+    """One part's weights, for training, which needs no Kanade release.
+
+    Raises:
+        MissingWeights: in one line, with what to put where.
+    """
+    hint = f"Put {_home(part)} of {part.repository} into a folder, and give it with --set params.weights=FOLDER"
+    return _locate(part, folder, hint)
+
+
+def fetch_release(repository: str, revision: str | None) -> Path:
+    """`model.safetensors` of a release on the hub.
+
+    Raises:
+        MissingWeights: it is neither cached nor reachable.
+    """
+    return _from_hub(repository, ("model.safetensors",), revision, "Give a local file as start_from instead")
 
 
 def _locate(part: Part, folder: Path | None, hint: str) -> Path:

@@ -1,0 +1,279 @@
+"""One training step of Kanade, both phases, as a Lightning module with manual optimisation."""
+
+from __future__ import annotations
+
+import hashlib
+from typing import Any, NamedTuple
+
+import torch
+from lightning.pytorch import LightningModule
+from torch import Tensor, nn
+
+from tokbench.errors import UserError
+from tokbench.kanade.discriminator import BandDiscriminator, Judgement
+from tokbench.kanade.lengths import mel_frames
+from tokbench.kanade.model import KanadeModel
+from tokbench.kanade.training.losses import (
+    adversarial_loss,
+    discriminator_loss,
+    feature_loss,
+    feature_matching_loss,
+    frame_mask,
+    mel_loss,
+    normalize_over,
+    perplexity,
+)
+from tokbench.kanade.training.parts import Parts
+from tokbench.kanade.training.recipe import Recipe, differences
+from tokbench.kanade.training.schedule import make_optimizer
+
+__all__ = ["Diverged", "Inputs", "KanadeTraining", "Made", "step_seed"]
+
+GROUPS = {
+    "content": ("local_encoder", "conv_downsample", "local_quantizer"),
+    "feature_decoder": ("conv_upsample", "feature_decoder"),
+    "speaker": ("global_encoder",),
+    "decoder": ("mel_prenet", "mel_conv_upsample", "mel_decoder", "mel_postnet"),
+}
+"""Switches of `Recipe.train` and the modules they freeze."""
+
+
+class Diverged(UserError):
+    """The loss is not finite."""
+
+
+class Inputs(NamedTuple):
+    """A batch, ready for the nets.
+
+    Attributes:
+        content: normalised content features, float32 `[B, N, D]`.
+        speaker: `[B, K, C]`.
+        mel: target, float32 `[B, n_mels, M]`.
+        n_samples: crop length at the model's rate.
+        content_lengths, speaker_lengths, mel_lengths: real frames, int64 `[B]`; None without masks.
+    """
+
+    content: Tensor
+    speaker: Tensor
+    mel: Tensor
+    n_samples: int
+    content_lengths: Tensor | None
+    speaker_lengths: Tensor | None
+    mel_lengths: Tensor | None
+
+
+class Made(NamedTuple):
+    """What the generator made of a batch; `features` is None where the SSL loss has weight 0."""
+
+    tokens: Tensor
+    mel: Tensor
+    features: Tensor | None
+
+
+def step_seed(seed: int, batch: int, rank: int) -> int:
+    """Seed of all random numbers (dropout) of one step: a resumed run and the other arm of a pair draw the same."""
+    return int.from_bytes(hashlib.sha256(f"{seed} {batch} {rank}".encode()).digest()[:7], "big")
+
+
+class KanadeTraining(LightningModule):
+    """Kanade's nets, the discriminator where the recipe has one, and how both learn.
+
+    `batches_done` counts generator updates; it decides the data's position, the seeds and the end of the run, so that
+    nothing depends on Lightning's own count, which grows by 2 a batch where there are two optimisers.
+
+    Args:
+        recipe: what to do.
+        parts: nets, front end, mel.
+    """
+
+    def __init__(self, recipe: Recipe, parts: Parts) -> None:
+        super().__init__()
+        self.automatic_optimization = False
+        self.recipe = recipe
+        self.parts = parts
+        self.batches_done = 0
+        torch.manual_seed(recipe.seed)
+        self.model: KanadeModel = parts.model(feature_decoder=recipe.losses.ssl > 0)
+        self.model.use_backend(recipe.attention)
+        for switch, modules in GROUPS.items():
+            for name in modules:
+                part = getattr(self.model, name, None)
+                if part is not None:
+                    part.requires_grad_(getattr(recipe.train, switch))
+        self.discriminator: BandDiscriminator | None = None
+        if recipe.losses.uses_discriminator:
+            d = recipe.discriminator
+            self.discriminator = BandDiscriminator(
+                n_mels=parts.config.mel.n_mels, channels=d.channels, kernel=d.kernel, downsample=d.downsample
+            )
+        self.last: dict[str, Tensor] = {}
+
+    def compile_nets(self) -> None:
+        """Compile the nets in place; parameter names stay."""
+        for part in (*self.model.children(), *([self.discriminator] if self.discriminator else [])):
+            part.compile()
+
+    # Data
+
+    @torch.no_grad()
+    def prepare(self, batch: dict[str, Tensor]) -> Inputs:
+        """Features, targets and lengths of a batch of crops (`crops.WaveCrops` or `stored.StoredCrops`)."""
+        config, lengths = self.parts.config, batch["n_samples"]
+        if "content" in batch:
+            content, speaker = batch["content"], batch["speaker"]
+            n_samples = content.shape[1] * self.parts.content_hop
+        else:
+            content, speaker = self.parts.features(batch["wave"], lengths)
+            n_samples = batch["wave"].shape[1]
+        if "mel" in batch:
+            mel = batch["mel"].transpose(1, 2)
+        else:
+            with torch.autocast(content.device.type, enabled=False):
+                mel = self.parts.log_mel(batch["wave"])  # the target is exact; the published one is rounded to bfloat16
+        masks = self.recipe.data.masks
+        frames = self._content_lengths(lengths, content.shape[1]) if masks else None
+        if self.recipe.data.normalize_over == "crop":
+            content = normalize_over(content, None if frames is None else frame_mask(frames, content.shape[1]))
+        speaker_frames = mel_lengths = None
+        if masks:
+            hop = self.parts.speaker_hop
+            speaker_frames = ((lengths + hop - 1) // hop).clamp(max=speaker.shape[1])
+            mel_lengths = torch.tensor([mel_frames(int(n), config.mel) for n in lengths.tolist()], device=mel.device)
+            mel_lengths = mel_lengths.clamp(min=1, max=mel.shape[2])
+        return Inputs(content.float(), speaker.float(), mel, n_samples, frames, speaker_frames, mel_lengths)
+
+    def _content_lengths(self, n_samples: Tensor, frames: int) -> Tensor:
+        counts = [self.parts.content_frames(int(n)) for n in n_samples.tolist()]
+        return torch.tensor(counts, device=n_samples.device).clamp(max=frames)
+
+    # Nets
+
+    def generate(self, inputs: Inputs) -> Made:
+        """Run the generator; the feature decoder comes last, so that leaving it out changes no other dropout."""
+        content = self.model.encode_content(inputs.content)
+        voice = self.model.encode_global(inputs.speaker)
+        mel = self.model.decode_mel(content.embedding, voice, n_samples=inputs.n_samples)
+        features = self.model.reconstruct_features(content.embedding) if self.recipe.losses.ssl > 0 else None
+        return Made(content.tokens, mel, features)
+
+    def generator_losses(self, inputs: Inputs, made: Made) -> dict[str, Tensor]:
+        """The unweighted terms that need no discriminator, and the codes' perplexity."""
+        frames = made.tokens.shape[1] * self.parts.config.downsample
+        mask = None if inputs.content_lengths is None else frame_mask(inputs.content_lengths, frames)
+        mel_mask = None if inputs.mel_lengths is None else frame_mask(inputs.mel_lengths, made.mel.shape[2])
+        terms = {"mel": mel_loss(made.mel, inputs.mel, mask=mel_mask)}
+        if made.features is not None:
+            target = inputs.content[:, :frames]
+            terms["ssl"] = feature_loss(made.features, target, kind=self.recipe.losses.ssl_kind, mask=mask)
+        token_mask = None if mask is None else mask[:, :: self.parts.config.downsample]
+        vocab = self.model.local_quantizer.vocab
+        terms["perplexity"] = perplexity(made.tokens, vocab, mask=token_mask)
+        return terms
+
+    def _judge(self, mel: Tensor) -> Judgement:
+        assert self.discriminator is not None
+        judged: Judgement = self.discriminator(mel[:, None])
+        return judged
+
+    # Steps
+
+    def on_train_batch_start(self, batch: Any, batch_idx: int) -> None:  # noqa: ARG002
+        """Seed the step."""
+        torch.manual_seed(step_seed(self.recipe.seed, self.batches_done, self.global_rank))
+
+    def training_step(self, batch: dict[str, Tensor], batch_idx: int) -> None:  # noqa: ARG002
+        """One batch: the generator's forward pass, the discriminator's update, the generator's update."""
+        recipe, weights = self.recipe, self.recipe.losses
+        inputs = self.prepare(batch)
+        made = self.generate(inputs)
+        terms = self.generator_losses(inputs, made)
+        total = weights.mel * terms["mel"] + (weights.ssl * terms["ssl"] if "ssl" in terms else 0.0)
+        optimizers = self._pairs()
+        adversarial = self.discriminator is not None and self.batches_done >= recipe.discriminator.start
+        if adversarial:
+            assert self.discriminator is not None
+            self.discriminator.requires_grad_(requires_grad=True)
+            real = self._judge(inputs.mel)
+            fake = self._judge(made.mel.detach().float())
+            loss = discriminator_loss(real.scores.float(), fake.scores.float(), objective=weights.objective)
+            terms["discriminator"] = loss
+            self._guard(loss, terms)
+            terms["discriminator_norm"] = self._update(*optimizers[1], loss)
+            # The generator is judged by the updated discriminator; its real feature maps are those from before.
+            self.discriminator.requires_grad_(requires_grad=False)
+            judged = self._judge(made.mel.float())
+            terms["adversarial"] = adversarial_loss(judged.scores.float(), objective=weights.objective)
+            terms["feature_matching"] = feature_matching_loss(real.features, judged.features)
+            total = total + weights.adversarial * terms["adversarial"]
+            total = total + weights.feature_matching * terms["feature_matching"]
+        terms["total"] = total
+        self._guard(total, terms)
+        group = optimizers[0][0].param_groups[0]
+        terms |= {"lr": torch.tensor(group["lr"]), "beta1": torch.tensor(group["betas"][0])}
+        terms["norm"] = self._update(*optimizers[0], total)
+        self.batches_done += 1
+        self.last = {name: value.detach() for name, value in terms.items()}
+
+    def _pairs(self) -> list[tuple[Any, Any]]:
+        optimizers, schedules = self.optimizers(), self.lr_schedulers()
+        as_list = optimizers if isinstance(optimizers, list) else [optimizers]
+        return list(zip(as_list, schedules if isinstance(schedules, list) else [schedules], strict=True))
+
+    def _update(self, optimizer: Any, schedule: Any, loss: Tensor) -> Tensor:
+        optimizer.zero_grad()
+        self.manual_backward(loss)
+        parameters = [p for group in optimizer.param_groups for p in group["params"]]
+        norm = nn.utils.clip_grad_norm_(parameters, self.recipe.optimizer.clip)
+        optimizer.step()
+        if self.batches_done + 1 < schedule.total_steps:  # the cycle has no step after its last
+            schedule.step()
+        return norm
+
+    def _guard(self, loss: Tensor, terms: dict[str, Tensor]) -> None:
+        """Stop before a loss that is not finite reaches the weights."""
+        if not torch.isfinite(loss):
+            shown = ", ".join(f"{name} {float(value):.4g}" for name, value in terms.items())
+            raise Diverged(
+                f"the loss is not finite at batch {self.batches_done + 1} ({shown})",
+                where=f"recipe '{self.recipe.name}'",
+                hint="Lower optimizer.lr or --set precision=fp32; --resume goes on from the last checkpoint",
+            )
+
+    def validation_step(self, batch: dict[str, Tensor], batch_idx: int) -> None:  # noqa: ARG002
+        """Mean losses over the validation crops."""
+        inputs = self.prepare(batch)
+        terms = self.generator_losses(inputs, self.generate(inputs))
+        size = inputs.content.shape[0]
+        for name, value in terms.items():
+            self.log(f"val/{name}", value, on_epoch=True, batch_size=size, sync_dist=True)
+
+    def configure_optimizers(self) -> Any:
+        """AdamW and OneCycle, once for the generator, once for the discriminator."""
+        recipe = self.recipe
+        nets: list[nn.Module] = [self.model, *([self.discriminator] if self.discriminator else [])]
+        pairs = [
+            make_optimizer(net.parameters(), recipe.optimizer, recipe.schedule, batches=recipe.batches) for net in nets
+        ]
+        return [adam for adam, _ in pairs], [cycle for _, cycle in pairs]
+
+    # Checkpoints
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Add the recipe and the position."""
+        checkpoint["tokbench"] = {"recipe": self.recipe.model_dump(mode="json"), "batches": self.batches_done}
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Refuse the checkpoint of another recipe; take the position.
+
+        Raises:
+            UserError: names the fields that differ.
+        """
+        ours = checkpoint["tokbench"]
+        changed = differences(ours["recipe"], self.recipe)
+        if changed:
+            raise UserError(
+                f"the checkpoint was made by another recipe: {'; '.join(changed[:6])}",
+                where=f"recipe '{self.recipe.name}'",
+                hint="Resume with the recipe of the checkpoint, or train into another --output folder",
+            )
+        self.batches_done = int(ours["batches"])
