@@ -32,6 +32,7 @@ def main() -> None:
     parser.add_argument("--weights", type=Path, help="folder in the released layout; default: random weights")
     parser.add_argument("--device", choices=("auto", "cpu", "cuda"), default="auto")
     parser.add_argument("--threads", type=int, default=os.cpu_count())
+    parser.add_argument("--limit-mb", type=float, default=6000.0, help="peak memory above which it exits with 1")
     parser.add_argument("--child", action="store_true", help=argparse.SUPPRESS)
     args = parser.parse_args()
     if args.child:
@@ -44,6 +45,7 @@ def main() -> None:
         f"{'device':6} {'seconds':>8} {'encode':>9} {'decode':>9} {'both':>9} {'peak MB':>8} "
         f"{'bf16 encode':>12} changed"
     )
+    worst = 0.0
     for device in devices:
         for seconds in args.seconds:
             row = child(args, device, seconds)
@@ -54,6 +56,9 @@ def main() -> None:
                 f"{row['peak_mb']:8.0f} {half}",
                 flush=True,
             )
+            worst = max(worst, row["peak_mb"])
+    if worst > args.limit_mb:
+        sys.exit(f"peak memory {worst:.0f} MB is above {args.limit_mb:.0f} MB")
 
 
 def has_cuda() -> bool:

@@ -9,6 +9,7 @@ import torch
 from kanade.recipe import deviation, noise, tensors
 from torch import Tensor
 
+from tokbench.kanade import relative_attention as attention_module
 from tokbench.kanade import wavlm as module
 from tokbench.kanade.lengths import padding
 from tokbench.kanade.resample import resample
@@ -44,9 +45,22 @@ def test_pieces_and_rows_change_nothing(wavlm: WavLM, monkeypatch: pytest.Monkey
     wave = noise("pieces", (1, 320 * 50 + 223), 0.1)
     whole = wavlm(wave, (2,))[2]
     monkeypatch.setattr(module, "_PIECE", {"cpu": 7})
-    monkeypatch.setattr(module, "_BIAS_ELEMENTS", {"cpu": 5 * 50 * 11})
-    monkeypatch.setattr(module, "_MIN_ROWS", 11)
+    monkeypatch.setattr(attention_module, "_BIAS_ELEMENTS", {"cpu": 5 * 50 * 11})
+    monkeypatch.setattr(attention_module, "_MIN_ROWS", 11)
     assert deviation(wavlm(wave, (2,))[2], whole) < 5e-5
+
+
+@pytest.mark.parametrize("rows", [100, 333])
+@torch.inference_mode()
+def test_far_keys_need_no_bias(wavlm: WavLM, monkeypatch: pytest.MonkeyPatch, rows: int) -> None:
+    """A batch of two utterances long enough for keys far before, far after and on both sides."""
+    layer = wavlm.net.encoder.layers[0].attention
+    hidden = noise("far", (2, 2100, 768), 1.0)
+    bias = attention_module.position_bias(layer, 2100)
+    whole = attention_module.relative_attention(layer, hidden, bias)
+    monkeypatch.setattr(attention_module, "_FAR_FROM", 1)
+    monkeypatch.setattr(attention_module, "_FAR_ROWS", rows)
+    assert deviation(attention_module.relative_attention(layer, hidden, bias), whole) < 2e-5
 
 
 @torch.inference_mode()
@@ -54,7 +68,7 @@ def test_position_bias_equals_transformers(wavlm: WavLM) -> None:
     """Beyond the largest bucketed distance, too."""
     attention = wavlm.net.encoder.layers[0].attention
     frames = 1000
-    bias = module._position_bias(attention, frames)
+    bias = attention_module.position_bias(attention, frames)
     rows = torch.stack([bias[:, frames - 1 - i : 2 * frames - 1 - i] for i in (0, 1, 500, 999)], dim=1)
     assert torch.equal(rows, attention.compute_bias(frames, frames)[:, [0, 1, 500, 999]])
 

@@ -7,16 +7,15 @@ torchaudio are both read.
 
 from __future__ import annotations
 
-import math
 import re
 from collections.abc import Iterable, Mapping
 from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional
 
 from tokbench.errors import MissingBackend
+from tokbench.kanade.relative_attention import position_bias, relative_attention
 
 __all__ = ["WavLM", "from_torchaudio", "normalize_keys", "unused_keys"]
 
@@ -25,10 +24,6 @@ _CONV0_STRIDE, _CONV0_KERNEL = 5, 10
 
 _PIECE = {"cpu": 200, "cuda": 4000}
 """Frames a piece of the convolutions: few enough for a processor's cache, many enough for a GPU."""
-_BIAS_ELEMENTS = {"cpu": 1 << 19, "cuda": 1 << 26}
-"""Attention weights that are biased at a time: what stays in a core's cache, and what fills a GPU."""
-_MIN_ROWS = 64
-"""Rows of queries below which matrix products lose their speed."""
 
 
 class WavLM(nn.Module):
@@ -73,10 +68,10 @@ class WavLM(nn.Module):
         hidden, _ = self.net.feature_projection(hidden)
         encoder = self.net.encoder
         hidden = encoder.layer_norm(hidden + encoder.pos_conv_embed(hidden))
-        bias = _position_bias(encoder.layers[0].attention, hidden.shape[1])
+        bias = position_bias(encoder.layers[0].attention, hidden.shape[1])
         found = {}
         for number, layer in enumerate(encoder.layers[: max(wanted)], start=1):
-            hidden = layer.layer_norm(hidden + _attention(layer.attention, hidden, bias))
+            hidden = layer.layer_norm(hidden + relative_attention(layer.attention, hidden, bias))
             hidden = layer.final_layer_norm(hidden + layer.feed_forward(hidden))
             if number in wanted:
                 found[number] = hidden
@@ -123,52 +118,6 @@ def _conv0_statistics(conv: nn.Conv1d, wave: Tensor) -> tuple[Tensor, Tensor]:
     mean = (centre @ taps.T)[:, 0]
     variance = ((taps @ covariance) * taps).sum(-1).clamp(min=0.0)
     return mean.to(wave), variance.to(wave)
-
-
-def _position_bias(attention: Any, frames: int) -> Tensor:
-    """Bias of every relative position `-(N - 1) .. N - 1`, `[H, 2 N - 1]`, from the buckets of the T5 scheme."""
-    distance = torch.arange(1 - frames, frames, device=attention.rel_attn_embed.weight.device)
-    half = attention.num_buckets // 2
-    exact = half // 2
-    size = distance.abs()
-    # Distances beyond `exact` share buckets whose widths grow logarithmically up to `max_distance`.
-    logarithmic = torch.log(size.float().clamp(min=1) / exact) / math.log(attention.max_distance / exact)
-    far = (exact + logarithmic * (half - exact)).long().clamp(max=half - 1)
-    bucket = torch.where(size < exact, size, far) + half * (distance > 0)
-    bias: Tensor = attention.rel_attn_embed(bucket).T.contiguous()
-    return bias
-
-
-def _attention(attention: Any, x: Tensor, bias: Tensor) -> Tensor:
-    """Self-attention with a gated relative position bias (WavLM, section 3.2), some rows of queries at a time."""
-    batch, frames, _ = x.shape
-    heads = attention.num_heads
-
-    def split(y: Tensor) -> Tensor:
-        return y.view(batch, frames, heads, -1).transpose(1, 2)
-
-    q, k, v = (split(project(x)) for project in (attention.q_proj, attention.k_proj, attention.v_proj))
-    gates = attention.gru_rel_pos_linear(split(x)).unflatten(-1, (2, 4)).sum(-1).sigmoid()
-    update, reset = gates.chunk(2, dim=-1)
-    gate = update * (reset * attention.gru_rel_pos_const - 1.0) + 2.0  # [B, H, N, 1]
-    elements = _BIAS_ELEMENTS.get(x.device.type, 1 << 24)
-    group = min(heads, max(1, elements // (batch * frames * frames)))
-    rows = min(frames, max(_MIN_ROWS, elements // (batch * group * frames)))
-    out = torch.empty_like(q)
-    for h in range(0, heads, group):
-        some = slice(h, h + group)
-        for start in range(0, frames, rows):
-            stop = min(start + rows, frames)
-            # Row i of the bias matrix is the run of N values that begins at relative position -i. Runs that begin
-            # later belong to earlier rows, so queries go in backwards, and the runs need no copy.
-            runs = bias[some, frames - stop : 2 * frames - 1 - start].unfold(1, frames, 1)
-            mask = gate[:, some, start:stop].flip(2) * runs
-            mixed = functional.scaled_dot_product_attention(
-                q[:, some, start:stop].flip(2), k[:, some], v[:, some], attn_mask=mask
-            )
-            out[:, some, start:stop] = mixed.flip(2)
-    projected: Tensor = attention.out_proj(out.transpose(1, 2).flatten(-2))
-    return projected
 
 
 def normalize_keys(state: Mapping[str, Tensor]) -> dict[str, Tensor]:

@@ -41,7 +41,7 @@ class Kanade(Tokenizer):
         f"tokbench.kanade.{name}"
         for name in (
             "attention", "codec", "config", "fsq", "global_encoder", "hift", "lengths", "model", "postnet",
-            "released", "resample", "transformer", "vocos", "wavlm", "weights",
+            "relative_attention", "released", "resample", "transformer", "vocos", "wavlm", "weights",
         )
     )  # fmt: skip
 
