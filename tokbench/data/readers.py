@@ -8,6 +8,7 @@ from tokbench.data.dataset import Utterance
 from tokbench.data.folder import read_folder
 from tokbench.data.libri import read_librispeech, read_libritts
 from tokbench.data.manifest import read_manifest
+from tokbench.data.pairs import read_sblimp, read_storycloze, read_swuggy
 from tokbench.data.vctk import read_vctk
 
 __all__ = ["OPTIONS", "READERS", "Reader"]
@@ -21,6 +22,9 @@ READERS: dict[str, Reader] = {
     "vctk": read_vctk,
     "folder": read_folder,
     "manifest": read_manifest,
+    "swuggy": read_swuggy,
+    "sblimp": read_sblimp,
+    "storycloze": read_storycloze,
 }
 
 OPTIONS: dict[str, frozenset[str]] = {"vctk": frozenset({"mic"}), "folder": frozenset({"speaker"})}

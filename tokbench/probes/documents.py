@@ -1,0 +1,162 @@
+"""Documents, and how they are packed into rows.
+
+A document is what one model reads without looking elsewhere: an utterance, a piece of a long one, or a text with its
+utterance. Rows hold several; attention never crosses from one to the next.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+import numpy.typing as npt
+
+from tokbench.probes.layout import BEGIN, CONTINUE, PAD, SPECIALS, TEXT_END, VOICE, Layout
+
+__all__ = ["Document", "Rows", "pack", "pieces", "spoken", "written"]
+
+Int = npt.NDArray[np.int64]
+
+
+@dataclass(frozen=True)
+class Document:
+    """Ids in steps and columns.
+
+    Attributes:
+        ids: int64 `[L, columns]`.
+        slots: which slot each id was chosen in, -1 where it is not predicted, int64 `[L, columns]`.
+        voice: vector that stands at the step whose id is `VOICE`, float32 `[D]`; None where there is none.
+        name: of the utterance.
+    """
+
+    ids: Int
+    slots: Int
+    voice: npt.NDArray[np.float32] | None = None
+    name: str = ""
+
+    def __len__(self) -> int:
+        return len(self.ids)
+
+    @property
+    def voice_step(self) -> int:
+        """The step at which the voice stands."""
+        return int(np.flatnonzero(self.ids[:, 0] == VOICE)[0])
+
+
+@dataclass(frozen=True)
+class Rows:
+    """Packed documents.
+
+    Attributes:
+        ids, slots: int64 `[B, L, columns]`.
+        documents: number of each step's document within all of this batch, from 1; 0 is padding; int64 `[B, L]`.
+        positions: counted from each document's first step, int64 `[B, L]`.
+        voices: float32 `[n, D]`, and `voice_at`: int64 `[n, 2]`, the row and step where each stands.
+    """
+
+    ids: Int
+    slots: Int
+    documents: Int
+    positions: Int
+    voices: npt.NDArray[np.float32] | None = None
+    voice_at: Int = field(default_factory=lambda: np.zeros((0, 2), np.int64))
+
+
+def spoken(layout: Layout, frames: Int, *, name: str = "") -> Document:
+    """An utterance alone: begin, frames, end."""
+    return _joined(layout, [BEGIN], frames, end=True, voice=None, name=name)
+
+
+def pieces(layout: Layout, frames: Int, *, most: int, name: str = "") -> list[Document]:
+    """A long utterance in consecutive documents of at most `most` frames; the last one has the end.
+
+    The first begins with `BEGIN`, the others with `CONTINUE`; none sees the others, so that no tokenizer looks back
+    further than its context allows.
+    """
+    count = max(1, -(-len(frames) // most))
+    return [
+        _joined(
+            layout,
+            [BEGIN if k == 0 else CONTINUE],
+            frames[k * most : (k + 1) * most],
+            end=k == count - 1,
+            voice=None,
+            name=name,
+        )
+        for k in range(count)
+    ]
+
+
+def written(
+    layout: Layout, text: Sequence[int], frames: Int, *, voice: npt.NDArray[np.float32] | None = None, name: str = ""
+) -> Document:
+    """A text and its utterance: begin, voice, text, end of text, frames, end; only the frames are predicted.
+
+    Args:
+        text: symbols, `0 .. layout.text - 1`.
+        frames: int64 `[F, slots]`; none for a prompt to be spoken.
+        voice: the tokenizer's globals, float32 `[D]`.
+    """
+    prefix = [BEGIN, *([VOICE] if voice is not None else []), *(SPECIALS + symbol for symbol in text), TEXT_END]
+    return _joined(layout, prefix, frames, end=len(frames) > 0, voice=voice, name=name)
+
+
+def _joined(
+    layout: Layout,
+    prefix: Sequence[int],
+    frames: Int,
+    *,
+    end: bool,
+    voice: npt.NDArray[np.float32] | None,
+    name: str,
+) -> Document:
+    ids, slots = layout.steps(frames, end=end)
+    before = np.full((len(prefix), layout.columns), PAD, np.int64)
+    before[:, 0] = prefix
+    return Document(
+        np.concatenate([before, ids]), np.concatenate([np.full_like(before, -1), slots]), voice=voice, name=name
+    )
+
+
+def pack(documents: Sequence[Document], *, steps: int) -> Rows:
+    """Documents in rows of at most `steps` steps, first fit in the order given; a longer one has a row of its own.
+
+    Returns:
+        Rows as long as the fullest, padded with `PAD`.
+    """
+    rows: list[list[int]] = []
+    room: list[int] = []
+    for number, document in enumerate(documents):
+        place = next((i for i, free in enumerate(room) if free >= len(document)), None)
+        if place is None:
+            rows.append([])
+            room.append(max(steps, len(document)))
+            place = len(rows) - 1
+        rows[place].append(number)
+        room[place] -= len(document)
+    length = max(sum(len(documents[n]) for n in row) for row in rows)
+    columns = documents[0].ids.shape[1]
+    ids = np.full((len(rows), length, columns), PAD, np.int64)
+    slots = np.full((len(rows), length, columns), -1, np.int64)
+    numbers, positions = np.zeros((2, len(rows), length), np.int64)
+    voices, voice_at = [], []
+    for i, row in enumerate(rows):
+        at = 0
+        for number in row:
+            document = documents[number]
+            stop = at + len(document)
+            ids[i, at:stop], slots[i, at:stop] = document.ids, document.slots
+            numbers[i, at:stop], positions[i, at:stop] = number + 1, np.arange(len(document))
+            if document.voice is not None:
+                voices.append(document.voice)
+                voice_at.append((i, at + document.voice_step))
+            at = stop
+    return Rows(
+        ids,
+        slots,
+        numbers,
+        positions,
+        np.stack(voices).astype(np.float32) if voices else None,
+        np.array(voice_at, np.int64).reshape(-1, 2),
+    )
