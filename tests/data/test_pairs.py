@@ -70,5 +70,5 @@ def test_what_is_wrong_is_said(challenge):
     table.write_text(text.replace("voice", "speaker"))
     with pytest.raises(DatasetError, match="no column 'voice'"):
         load_dataset(f"swuggy:{challenge}")
-    with pytest.raises(DatasetError, match="has no lexical/test/gold.csv"):
+    with pytest.raises(DatasetError, match=r"has no lexical/test/gold\.csv"):
         load_dataset(f"swuggy:{challenge}", split="test")

@@ -83,6 +83,7 @@ class Decoder(nn.Module):
         self.blocks = nn.ModuleList(Block(config) for _ in range(config.layers))
         self.norm = nn.RMSNorm(config.width, eps=1e-6)
         half = config.width // config.heads // 2
+        self.frequencies: Tensor
         self.register_buffer("frequencies", config.rope_base ** (-torch.arange(half) / half), persistent=False)
         for name, weight in self.named_parameters():
             if weight.ndim == 2:

@@ -33,7 +33,7 @@ class Scores:
     """What documents cost, in nats.
 
     Attributes:
-        codes: negative log-likelihood of the codes of each slot, given that the utterance goes on, float64 `[n, slots]`.
+        codes: negative log-likelihood of each slot's codes, given that the utterance goes on, float64 `[n, slots]`.
         counts: how many codes that were, float64 `[n, slots]`.
         end: what it costs to say before every frame that the utterance goes on, and at last that it does not, `[n]`.
     """
@@ -109,9 +109,12 @@ class TokenModel(nn.Module):
         # Outside of what is compiled: the number of ids of a slot differs from batch to batch.
         hidden = hidden.reshape(-1, hidden.shape[-1])[chosen]
         total = hidden.new_zeros((), dtype=torch.float32)
-        for slot, (own, goal) in enumerate(zip(hidden.split(list(counts)), targets.split(list(counts)), strict=True)):
-            if len(own):
-                total = total + F.cross_entropy(self.logits(own, slot).float(), goal, reduction="sum")
+        stop = 0
+        for slot, count in enumerate(counts):
+            start, stop = stop, stop + count
+            if count:
+                logits = self.logits(hidden[start:stop], slot).float()
+                total = total + F.cross_entropy(logits, targets[start:stop], reduction="sum")
         return total / max(1, sum(counts))
 
 
