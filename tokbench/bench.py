@@ -45,7 +45,7 @@ _WAVES_KEPT = 64
 # What a card says for readers only, and what cannot change a token.
 _DESCRIPTIVE = {
     "summary", "notes", "url", "citation", "proven", "licence", "trained_on", "languages", "family", "anchor",
-    "decoder", "parameters", "capabilities", "requires",
+    "decoder", "parameters", "capabilities", "requires", "environment",
 }  # fmt: skip
 
 

@@ -15,7 +15,7 @@ from typing import Annotated
 import typer
 
 from tokbench import __version__
-from tokbench.commands import abx, cache, content, convert, data, leaderboard, results, run, score, tokens, train
+from tokbench.commands import abx, cache, content, convert, data, env, leaderboard, results, run, score, tokens, train
 
 __all__ = ["app", "main"]
 
@@ -71,6 +71,7 @@ app.command("compare")(results.compare)
 app.command("audit")(results.audit)
 app.add_typer(cache.app, name="cache")
 app.add_typer(data.app, name="data")
+app.add_typer(env.app, name="env")
 app.add_typer(leaderboard.app, name="leaderboard")
 
 

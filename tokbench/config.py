@@ -28,8 +28,10 @@ __all__ = [
     "AnyCard",
     "Card",
     "DatasetCard",
+    "EnvironmentDecl",
     "GlobalDecl",
     "JudgeCard",
+    "SourceDecl",
     "StreamDecl",
     "SuiteCard",
     "TaskCard",
@@ -126,6 +128,36 @@ class GlobalDecl(Strict):
         return GlobalSpec(self.name, self.dim, self.bits_per_dim)
 
 
+class SourceDecl(Strict):
+    """A checkout that a family without a package is imported from."""
+
+    url: str
+    revision: str = Field(pattern=r"^[0-9a-f]{40}$")
+    needs: tuple[str, ...] = ()
+    """Paths that a checkout must hold, to recognise a wrong one."""
+
+
+class EnvironmentDecl(Strict):
+    """What a tokenizer runs in where its libraries do not fit beside ours; `tokbench env make` makes it."""
+
+    name: str = Field(pattern=r"^[a-z0-9][a-z0-9._]*$")
+    """Cards of one family share an environment by name."""
+    python: str = Field(pattern=r"^3\.\d+$")
+    requirements: tuple[str, ...] = ()
+    """As pip takes them, pinned."""
+    constraints: tuple[str, ...] = ()
+    """Pins of what the requirements bring along."""
+    source: SourceDecl | None = None
+    imports: tuple[str, ...] = ()
+    """Modules whose import shows that the environment works."""
+    start_limit_s: float = Field(default=900.0, gt=0)
+    """Seconds that loading may take."""
+    item_limit_s: float = Field(default=600.0, gt=0)
+    """Seconds that one utterance may take."""
+    silence_limit_s: float = Field(default=120.0, gt=0)
+    """Seconds without a heartbeat, after which the worker counts as hung."""
+
+
 class TokenizerCard(Card):
     """A tokenizer: the adapter, its parameters, and everything a table needs to know without loading it."""
 
@@ -153,6 +185,8 @@ class TokenizerCard(Card):
     parameters: int | None = None
     """Number of weights, None where there are none."""
     weights: Weights | None = None
+    environment: EnvironmentDecl | None = None
+    """None: it runs in tokbench's own process."""
     trained_on: tuple[str, ...] = ()
     """Datasets it has seen; an evaluation on one of them is marked as contaminated."""
     languages: tuple[str, ...] = ()
