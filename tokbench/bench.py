@@ -11,7 +11,7 @@ import hashlib
 import logging
 import time
 from collections import OrderedDict, defaultdict
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property, partial
 from pathlib import Path
@@ -22,16 +22,26 @@ import numpy.typing as npt
 
 from tokbench.audio import RESAMPLER, pcm_sha256, resample
 from tokbench.config import JudgeCard, TokenizerCard
-from tokbench.data.dataset import Utterance
-from tokbench.errors import DependencyError, ItemError, NotApplicable, StoreError, TokenizerUnavailable, UndefinedMetric
+from tokbench.data.dataset import Dataset, Utterance
+from tokbench.errors import (
+    DatasetError,
+    DependencyError,
+    ItemError,
+    NotApplicable,
+    StoreError,
+    TokenizerUnavailable,
+    UndefinedMetric,
+)
 from tokbench.judges.base import Evidence, Judge
 from tokbench.judges.load import judge_class, load_judge
-from tokbench.store.code import class_hash
+from tokbench.store.code import class_hash, modules_hash
 from tokbench.store.store import Store
 from tokbench.store.units import Payload, UnitKey
 from tokbench.tokenizers.base import ExposesCodebook, ExposesFeatures, ExposesPosterior, Tokenizer
 from tokbench.tokenizers.load import load_tokenizer, tokenizer_class
 from tokbench.tokenizers.replay import Replay, load_replay
+from tokbench.training.checkpoint import Checkpoint
+from tokbench.training.loop import Log
 from tokbench.types import Encoded, Wave
 
 __all__ = ["Bench", "Clip", "TokenizerHandle", "judge_identity"]
@@ -41,6 +51,8 @@ log = logging.getLogger("tokbench.bench")
 _In = TypeVar("_In")
 _Out = TypeVar("_Out")
 _WAVES_KEPT = 64
+_TRAIN_UNIT = 8
+_TRAIN_MODULES = ("tokbench.training.loop", "tokbench.training.order", "tokbench.training.recipe")
 
 # What a card says for readers only, and what cannot change a token.
 _DESCRIPTIVE = {
@@ -152,6 +164,8 @@ class Bench:
         tokenizer: what is measured.
         judges: cards by name.
         judge_weights: local folders by judge name.
+        train_data: what the task's probes are trained on; None where it has none.
+        report: label of a training -> where its progress is told; None tells nobody.
         seconds: time spent computing, by stage.
     """
 
@@ -160,6 +174,8 @@ class Bench:
     judges: dict[str, JudgeCard]
     device: str = "cpu"
     judge_weights: dict[str, Path] = field(default_factory=dict)
+    train_data: Dataset | None = None
+    report: Callable[[str], Log] | None = None
     seconds: dict[str, float] = field(default_factory=lambda: defaultdict(float))
     _loaded: dict[str, Judge] = field(default_factory=dict)
     _identities: dict[str, dict[str, Any]] = field(default_factory=dict)
@@ -340,6 +356,53 @@ class Bench:
         if replay is None:
             raise NotApplicable(f"{self.tokenizer.card.name} is no replay of audio")
         return [_attempt(partial(_replayed, replay, name), "decode") for name in names]
+
+    # -- probes ------------------------------------------------------------------------------------------------
+
+    def train_tokens(self, *, seed: int = 0) -> list[Encoded | ItemError]:
+        """Tokens of the training data, in its order.
+
+        They are encoded in units of eight utterances, the same for every task and probe. The seed shuffles the order in
+        which missing units are made, so that workers training different seeds at the same time share the encoding.
+
+        Raises:
+            DatasetError: the task names no training data.
+        """
+        if self.train_data is None:
+            raise DatasetError("the task names no data to train its probe on", hint="Give it with --set train=DATA")
+        utterances = self.train_data.utterances
+        starts = range(0, len(utterances), _TRAIN_UNIT)
+        made: dict[int, list[Encoded | ItemError]] = {}
+        for k in np.random.default_rng(seed).permutation(len(starts)):
+            start = starts[int(k)]
+            made[start] = self.encode(utterances[start : start + _TRAIN_UNIT])
+        return [tokens for start in starts for tokens in made[start]]
+
+    def train(self, parts: Mapping[str, Any], label: str, run: Callable[[Checkpoint, Log | None], Payload]) -> Payload:
+        """A trained probe: found in the store, or trained from its last checkpoint.
+
+        Args:
+            parts: every fact that decides the weights: tokens, texts and units as hashes, the recipe's identity, code.
+            label: for progress bars and `tokbench cache ls`: tokenizer, task, seed.
+            run: trains with `fit(..., checkpoint=, log=)`, gives `Fitted.payload()` and what else is to be kept.
+
+        Raises:
+            TrainingError: of `run`; nothing is kept but the checkpoint.
+        """
+        facts = {**parts, "device": self.device, "loop": modules_hash(_TRAIN_MODULES)}
+        key = UnitKey("train", facts, label)
+        found = self.store.get(key) if self.store is not None else None
+        if found is not None:
+            return found
+        if self.store is None:
+            raise StoreError("training needs a store for its checkpoints", where=label)
+        checkpoint = Checkpoint(self.store, UnitKey("checkpoint", facts, label))
+        start = time.perf_counter()
+        payload = run(checkpoint, self.report(label) if self.report is not None else None)
+        self.seconds["train"] += time.perf_counter() - start
+        self.store.put(key, payload)
+        checkpoint.clear()
+        return payload
 
     # -- evidence ----------------------------------------------------------------------------------------------
 

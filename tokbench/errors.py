@@ -23,6 +23,7 @@ __all__ = [
     "TokenizerUnavailable",
     "TokensError",
     "TrackingError",
+    "TrainingError",
     "UndefinedMetric",
     "UnknownName",
     "UserError",
@@ -134,6 +135,12 @@ class AudioError(ItemError, UserError):
 
 class TokensError(ItemError):
     """Tokens that break the tokenizer's own declaration: wrong dtype, id out of range, wrong length."""
+
+
+class TrainingError(ItemError):
+    """A probe cannot be trained, or its loss is no number any more; its items become failed rows."""
+
+    stage = "train"
 
 
 class UndefinedMetric(TokbenchError):

@@ -14,6 +14,7 @@ import numpy.typing as npt
 
 from tokbench.bench import Bench, TokenizerHandle, judge_identity
 from tokbench.config import JudgeCard, TaskCard
+from tokbench.data.dataset import Dataset
 from tokbench.errors import ItemError, TokbenchError
 from tokbench.protocols.base import Item, Protocol, Shard, Take, failed_row
 from tokbench.registry import import_object
@@ -32,6 +33,7 @@ class Job:
         name: unique in the run, for progress and reports.
         keep: ids of the items whose clips are kept.
         store: root of the store.
+        train: what probes are trained on, and its fingerprint; None where nothing is trained.
     """
 
     name: str
@@ -48,6 +50,8 @@ class Job:
     store: Path
     device: str = "cpu"
     paths: tuple[Path, ...] = ()
+    train: Dataset | None = None
+    train_fingerprint: str | None = None
 
 
 @dataclass
@@ -104,6 +108,7 @@ def _run(job: Job) -> Outcome:
             "seed": job.seed,
             "items": [item.describe() for item in job.items],
             "keep": sorted(job.keep),
+            "train": job.train_fingerprint,
         },
         job.name,
     )
@@ -127,6 +132,7 @@ def _bench(job: Job) -> Bench:
     bench = _benches.setdefault((job.store, job.device), Bench(Store(job.store), job.tokenizer, {}, job.device, {}))
     bench.judges |= job.judges
     bench.judge_weights |= job.judge_weights
+    bench.train_data = job.train
     same = (bench.tokenizer.spec, bench.tokenizer.weights) == (job.tokenizer.spec, job.tokenizer.weights)
     if not same:
         bench.tokenizer = job.tokenizer

@@ -136,6 +136,8 @@ class Result(_Record):
     tokenizer: TokenizerCard
     task: TaskCard
     dataset: DatasetRecord | None
+    train: DatasetRecord | None = None
+    """What the task's probes were trained on."""
     estimates: list[Estimate]
     coverage: Coverage | None
     manifest: Manifest

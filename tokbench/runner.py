@@ -75,6 +75,8 @@ class Cell:
     judges: dict[str, JudgeCard]
     params: dict[str, Any]
     seed: int = 0
+    train: Prepared | None = None
+    """What probes are trained on; found by the run from the protocol's `train_spec`."""
 
 
 @dataclass(frozen=True)
@@ -158,6 +160,7 @@ def run(
     started = started_now()
     jobs: list[Job] = []
     plans: dict[str, tuple[Cell, Protocol, int]] = {}
+    trainings: dict[str, Prepared] = {}
     for index, cell in enumerate(cells):
         protocol = protocol_of(cell.task)(cell.task, cell.judges, cell.params, cell.seed)
         try:
@@ -165,6 +168,7 @@ def run(
         except NotApplicable as reason:
             yield _write(_not_applicable(cell, options, reason.what, started), cell, options, {}, [])
             continue
+        cell = _with_training(cell, protocol, options, trainings)
         group = str(index)
         cell_jobs = _cut(cell, protocol, options, group)
         plans[group] = (cell, protocol, len(cell_jobs))
@@ -189,15 +193,27 @@ def run(
             yield _collect(cell, protocol, outcomes.pop(group), options, started)
 
 
+def _with_training(cell: Cell, protocol: Protocol, options: Options, known: dict[str, Prepared]) -> Cell:
+    """The cell with the data that its probes are trained on, identified once a run and checked against the test."""
+    from tokbench.data.load import load_dataset
+
+    spec = protocol.train_spec()
+    if spec is None:
+        return cell
+    if spec not in known:
+        known[spec] = prepare_dataset(load_dataset(spec), options.store.parent / "index")
+    protocol.check_training(known[spec].dataset, cell.data.dataset)
+    return replace(cell, train=known[spec])
+
+
 def _cut(cell: Cell, protocol: Protocol, options: Options, group: str) -> list[Job]:
     items = protocol.items(cell.data.dataset)
     keep = _sample_ids(items, cell.task.samples)
-    size = options.shard_size
+    parts = protocol.shards(items, options.shard_size)
     name = f"{cell.tokenizer.card.name} · {cell.task.name} · {cell.data.record.name}"
-    count = -(-len(items) // size)
     return [
         Job(
-            name=f"{name} · {k + 1}/{count}",
+            name=f"{name} · {k + 1}/{len(parts)}",
             group=group,
             order=k,
             tokenizer=cell.tokenizer,
@@ -206,13 +222,15 @@ def _cut(cell: Cell, protocol: Protocol, options: Options, group: str) -> list[J
             judge_weights=options.judge_weights,
             params=cell.params,
             seed=cell.seed,
-            items=(part := tuple(items[k * size : (k + 1) * size])),
+            items=tuple(part),
             keep=keep & {item.id for item in part},
             store=options.store,
             device=options.device,
             paths=options.paths,
+            train=cell.train.dataset if cell.train else None,
+            train_fingerprint=cell.train.record.fingerprint if cell.train else None,
         )
-        for k in range(count)
+        for k, part in enumerate(parts)
     ]
 
 
@@ -258,6 +276,7 @@ def _collect(cell: Cell, protocol: Protocol, outcomes: list[Outcome], options: O
         tokenizer=cell.tokenizer.card,
         task=cell.task,
         dataset=cell.data.record,
+        train=cell.train.record if cell.train else None,
         estimates=estimates,
         coverage=Coverage(expected=len(items), scored=len(items) - len(failed), failed=failed),
         manifest=_manifest(cell, options, started),

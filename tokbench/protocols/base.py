@@ -9,11 +9,12 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import groupby
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from tokbench.config import JudgeCard, TaskCard, TokenizerCard
 from tokbench.data.dataset import Dataset, Utterance
-from tokbench.errors import ItemError, NotApplicable, UndefinedMetric
+from tokbench.errors import DatasetError, ItemError, NotApplicable, UndefinedMetric
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -35,17 +36,20 @@ class Item:
         id: unique in the task.
         utterances: by role, for instance {"utterance": ...} or {"source": ..., "reference": ...}.
         cluster: what the bootstrap resamples, normally the speaker.
+        seed: of the probe that is trained for the row; None where none is.
     """
 
     id: str
     utterances: dict[str, Utterance]
     cluster: str
+    seed: int | None = None
 
     def describe(self) -> dict[str, Any]:
         """Everything about the item that decides its row, for store keys."""
         return {
             "id": self.id,
             "cluster": self.cluster,
+            "seed": self.seed,
             "utterances": {
                 role: [u.id, u.speaker, u.text, u.gender, u.chapter, u.pcm_sha256]
                 for role, u in self.utterances.items()
@@ -144,6 +148,31 @@ class Protocol(ABC):
     def items(self, dataset: Dataset) -> list[Item]:
         """What is measured, in a fixed order; every utterance by default."""
         return [Item(u.id, {"utterance": u}, u.speaker) for u in dataset.utterances]
+
+    def shards(self, items: Sequence[Item], size: int) -> list[Sequence[Item]]:
+        """How the items are cut into jobs: `size` at a time, and never two seeds in one job."""
+        parts: list[Sequence[Item]] = []
+        for _, group in groupby(items, key=lambda item: item.seed):
+            same = list(group)
+            step = size if same[0].seed is None else len(same)
+            parts += [same[start : start + step] for start in range(0, len(same), step)]
+        return parts
+
+    def train_spec(self) -> str | None:
+        """The data that probes are trained on, as typed after `--data`; the parameter `train`."""
+        named = self.params.get("train")
+        return None if named is None else str(named)
+
+    def check_training(self, train: Dataset, test: Dataset) -> None:
+        """Raise `DatasetError` where a probe would be tested on what it was trained on; audio, by default."""
+        seen = {u.pcm_sha256: u.id for u in train.utterances if u.pcm_sha256 is not None}
+        for utterance in test.utterances:
+            if utterance.pcm_sha256 in seen:
+                raise DatasetError(
+                    f"the audio of {utterance.id} is also in the training data (as {seen[utterance.pcm_sha256]})",
+                    where=f"{test.name}, trained on {train.name}",
+                    hint="Train on another split: --set train=DATA",
+                )
 
     @abstractmethod
     def measure(self, bench: Bench, items: Sequence[Item], *, keep: frozenset[str]) -> Shard:
