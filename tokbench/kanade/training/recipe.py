@@ -199,6 +199,8 @@ class Recipe(Card):
             before the first step.
         fresh: modules that are initialised anew although `start_from` has them.
         dropped: prefixes of keys that `start_from` has and this geometry has no place for.
+        mel_bias: where the mel decoder's output bias starts: "zero", as published, or the "mean" spectrogram of the
+            training data, which short runs need not learn (stored mels only).
         precision: "auto" is bf16 autocast where the hardware has it, float32 elsewhere.
         attention: backend of the local attention.
         compile: compile the nets with torch.compile; "auto" does on CUDA.
@@ -216,6 +218,7 @@ class Recipe(Card):
     discriminator: DiscriminatorRecipe = DiscriminatorRecipe()
     batches: int = Field(default=200_000, gt=0)
     seed: int = 42
+    mel_bias: Literal["zero", "mean"] = "zero"
     precision: Literal["auto", "bf16", "fp32"] = "bf16"
     attention: Literal["auto", "flash", "flex", "sdpa"] = "auto"
     compile: Literal["auto", "on", "off"] = "auto"

@@ -23,6 +23,7 @@ from tokbench.kanade.training.initial import load_initial
 from tokbench.kanade.training.module import KanadeTraining
 from tokbench.kanade.training.parts import Parts
 from tokbench.kanade.training.recipe import Recipe
+from tokbench.kanade.training.stored import StoredCrops
 from tokbench.registry import import_object
 
 __all__ = ["EXPORT", "RECIPE", "Trained", "load_parts", "train"]
@@ -101,11 +102,13 @@ def train(
     parts = load_parts(recipe, device="cpu" if devices > 1 else kind)
     data = CropData(recipe, parts, dataset, validation=validation, store=store)
     module = KanadeTraining(recipe, parts)
-    if not (resume and last.exists()):
-        load_initial(module.model, recipe)
     for part in ("train", "validation"):
         if data.has(part):
             data.items(part)  # bad data is told before anything is trained
+    if not (resume and last.exists()):
+        load_initial(module.model, recipe)
+        if recipe.mel_bias == "mean":
+            _start_at_mean(module, data)
     if recipe.compile == "on" or (recipe.compile == "auto" and kind == "cuda"):
         module.compile_nets()
     torch.set_float32_matmul_precision("high")
@@ -146,6 +149,14 @@ def train(
     if trainer.is_global_zero:
         parts.export(module.model, output / EXPORT)
     return Trained(output, module.batches_done, time.perf_counter() - began, module.batches_done >= recipe.batches)
+
+
+def _start_at_mean(module: KanadeTraining, data: CropData) -> None:
+    items, last = data.items("train"), module.model.mel_decoder.output_proj
+    if not isinstance(items, StoredCrops) or last is None:
+        raise UserError("mel_bias: mean needs data.features: stored", where=f"recipe '{module.recipe.name}'")
+    with torch.no_grad():
+        last.bias.copy_(items.mean_mel())
 
 
 class _End(Callback):

@@ -14,6 +14,7 @@ from torch.utils.data import Dataset as TorchDataset
 
 from tokbench.audio import pcm_sha256, resample
 from tokbench.data.dataset import Utterance
+from tokbench.errors import UserError
 from tokbench.kanade.model import normalize_features
 from tokbench.kanade.training.crops import Crop, crop_starts, peak_normalize, random_start
 from tokbench.kanade.training.parts import Parts
@@ -132,6 +133,17 @@ class StoredCrops(TorchDataset[dict[str, Tensor]]):
             for index, one in enumerate(utterances)
             for start in crop_starts(one.n_samples, self.size, hop)
         ]
+
+    def mean_mel(self) -> Tensor:
+        """Mean spectrum of all stored frames, float32 `[n_mels]`.
+
+        Raises:
+            UserError: the parts keep no mel spectrograms.
+        """
+        mels = [one.mel for one in self.utterances if one.mel is not None]
+        if not mels:
+            raise UserError("mel_bias: mean needs parts that store mel spectrograms", hint="Use mel_bias: zero")
+        return torch.cat([mel.sum(dim=0, keepdim=True) for mel in mels]).sum(dim=0) / sum(len(mel) for mel in mels)
 
     def __len__(self) -> int:
         return len(self.crops)
