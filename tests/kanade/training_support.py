@@ -77,6 +77,7 @@ def recipe(**changes: Any) -> Recipe:
         "parts": "kanade.training_support:TinyParts",
         "data": {"crop_seconds": 0.64, "hop_seconds": 0.32, "batch_size": 4, "workers": 0, "held_out_speakers": 0},
         "optimizer": {"lr": 3e-3},
+        "schedule": {"warmup": 0.5},
         "precision": "fp32",
         "batches": 6,
         "log_every": 1,

@@ -232,7 +232,7 @@ class KanadeTraining(LightningModule):
     def _guard(self, loss: Tensor, terms: dict[str, Tensor]) -> None:
         """Stop before a loss that is not finite reaches the weights."""
         if not torch.isfinite(loss):
-            shown = ", ".join(f"{name} {float(value):.4g}" for name, value in terms.items())
+            shown = ", ".join(f"{name} {float(value.detach()):.4g}" for name, value in terms.items())
             raise Diverged(
                 f"the loss is not finite at batch {self.batches_done + 1} ({shown})",
                 where=f"recipe '{self.recipe.name}'",

@@ -237,6 +237,8 @@ class Recipe(Card):
             raise ValueError("all losses have weight 0")
         if self.schedule.total is not None and self.schedule.total < self.batches:
             raise ValueError("schedule.total is smaller than batches: the cycle would be over before the training")
+        if self.schedule.warmup * (self.schedule.total or self.batches) <= 1:
+            raise ValueError("schedule.warmup is shorter than a batch; raise it, or train more batches")
         return self
 
 

@@ -140,7 +140,10 @@ def train(
             default_root_dir=output,
         )
         if not (resume and last.exists() and _batches(last) >= recipe.batches):
-            trainer.fit(module, datamodule=data, ckpt_path=last if resume and last.exists() else None)
+            try:
+                trainer.fit(module, datamodule=data, ckpt_path=last if resume and last.exists() else None)
+            except SystemExit:  # what Lightning makes of Ctrl-C
+                raise KeyboardInterrupt from None
         else:
             trainer.strategy._lightning_module = module
             state = torch.load(last, map_location="cpu", weights_only=True)

@@ -129,10 +129,14 @@ class StoredCrops(TorchDataset[dict[str, Tensor]]):
         self.utterances, self.random, self.seed = utterances, random, seed
         hop = max(self.grid, hop // self.grid * self.grid)
         self.crops = [
-            Crop(index, start // self.grid * self.grid, min(self.size, one.n_samples))
+            Crop(index, start, min(self.size, one.n_samples))
             for index, one in enumerate(utterances)
-            for start in crop_starts(one.n_samples, self.size, hop)
+            for start in self._starts(one.n_samples, hop)
         ]
+
+    def _starts(self, n_samples: int, hop: int) -> list[int]:
+        """Places on the grid; the crop that is aligned with the end may fall on the one before it."""
+        return list(dict.fromkeys(s // self.grid * self.grid for s in crop_starts(n_samples, self.size, hop)))
 
     def mean_mel(self) -> Tensor:
         """Mean spectrum of all stored frames, float32 `[n_mels]`.
