@@ -10,7 +10,7 @@ from tokbench.config import Card, Strict, load_card
 from tokbench.errors import UserError
 from tokbench.registry import package_folder
 
-__all__ = ["Board", "ChartDef", "MetricGroup", "load_board"]
+__all__ = ["BarDef", "Board", "ChartDef", "DetDef", "MetricGroup", "load_board"]
 
 
 class MetricGroup(Strict):
@@ -21,12 +21,44 @@ class MetricGroup(Strict):
 
 
 class ChartDef(Strict):
-    """A scatter chart of two metrics, named without judges; drawn once for every judge there is."""
+    """A scatter chart of two metrics, named without judges; drawn once for every judge or representation there is."""
 
     title: str
-    x: str
-    y: str
+    x: tuple[str, ...]
+    """The first of these that two tokenizers have."""
+    y: tuple[str, ...]
     log_x: bool = False
+    task: str | None = None
+    """On this task's tables only."""
+    x_task: str | None = None
+    """The task whose table on the same data gives x; the chart's own where there is none."""
+    front: bool = False
+    """Whether the front page shows it, too."""
+    caption: str
+
+
+class BarDef(Strict):
+    """A chart of bars with one row per tokenizer, drawn once for every judge or representation there is."""
+
+    title: str
+    conditions: dict[str, str]
+    """What a bar is called -> metric without judge; the last one orders the rows."""
+    axis: str
+    chance: float | None = None
+    """Where guessing would be, in display units."""
+    front: bool = False
+    caption: str
+
+
+class DetDef(Strict):
+    """A chart of DET curves for an equal error rate, drawn once for every judge or representation there is."""
+
+    title: str
+    metric: str
+    x_label: str
+    """What a false alarm is."""
+    y_label: str
+    """What a miss is."""
     caption: str
 
 
@@ -46,6 +78,8 @@ class Board(Card):
     """Task -> metrics on the front page, where they differ from the task card's."""
     groups: tuple[MetricGroup, ...] = ()
     charts: tuple[ChartDef, ...] = ()
+    bars: tuple[BarDef, ...] = ()
+    dets: tuple[DetDef, ...] = ()
     ranks: tuple[str, ...] = ()
     """Metrics that get a plot of rank intervals."""
 

@@ -10,17 +10,19 @@ from pathlib import Path
 from typing import Any
 
 from tokbench.errors import UserError
+from tokbench.leaderboard.ablation_page import AblationPage
 from tokbench.leaderboard.board import Board, load_board
 from tokbench.leaderboard.clips import GAIN_RULE, ClipSet, collect
-from tokbench.leaderboard.definitions import definition
+from tokbench.leaderboard.definitions import definition, meanings
 from tokbench.leaderboard.exports import results_json, to_csv, to_json, to_latex, to_markdown
-from tokbench.leaderboard.figures import make_figures
 from tokbench.leaderboard.load import Loaded, read_folders
 from tokbench.leaderboard.model import Row, Table
-from tokbench.leaderboard.numbers import dataset_label, slug
+from tokbench.leaderboard.numbers import dataset_label, format_number, slug
 from tokbench.leaderboard.provenance import cell_facts, column_facts, direction_words, result_facts
 from tokbench.leaderboard.published import load_published
+from tokbench.leaderboard.row_figures import row_figures
 from tokbench.leaderboard.standing import mark_ties
+from tokbench.leaderboard.table_figures import make_figures
 from tokbench.leaderboard.tables import make_tables
 from tokbench.results import Result
 
@@ -58,7 +60,7 @@ def build(
             "is not empty and was not made by this command", where=str(out), hint="Name another folder, or add --force"
         )
     loaded = read_folders(results, partial=partial)
-    if not loaded.published and not loaded.refused:
+    if not (loaded.published or loaded.refused or loaded.ablations):
         raise UserError("there is nothing to publish", where=", ".join(map(str, results)))
     out.parent.mkdir(parents=True, exist_ok=True)
     scratch = Path(tempfile.mkdtemp(prefix=f".{out.name}-", dir=out.parent))
@@ -92,6 +94,7 @@ class _Site:
             key=lambda f: (all(r.tokenizer.anchor for r in loaded.published if r.tokenizer.family == f), f),
         )
         self.families = {family: index for index, family in enumerate(families)}
+        self.ablations = [AblationPage(record) for record in loaded.ablations]
         self.rows_links: dict[tuple[str, int, str], str] = {}
         self.environment = _environment()
 
@@ -99,7 +102,7 @@ class _Site:
         """Write every file of the site."""
         self._copy_rows()
         clips = {table.id: collect(table, self.out) for table in self.tables}
-        figures = {table.id: make_figures(table, self.board, self.families) for table in self.tables}
+        figures = {table.id: make_figures(table, self.tables, self.board, self.families) for table in self.tables}
         self._downloads()
         common: dict[str, Any] = {
             "board": self.board,
@@ -109,6 +112,7 @@ class _Site:
             "figures": figures,
             "gain_rule": GAIN_RULE,
             "published": load_published(),
+            "ablations": self.ablations,
             "tokenizers": self._tokenizers(),
             "span": self._span(),
             "elsewhere": [r for r in self.loaded.refused if not any(r in t.refused for t in self.tables)],
@@ -127,9 +131,12 @@ class _Site:
             appearances = [(t, row) for t in self.tables for row in t.rows if row.name == name]
             refused = [r for r in self.loaded.refused if r.result.tokenizer.name == name]
             samples = _samples_of(name, clips)
+            own = {t.id: row_figures(t, row) for t, row in appearances if row.applicable}
             context = {"name": name, "card": result.tokenizer, "appearances": appearances, "refused": refused,
-                       "samples": samples}  # fmt: skip
+                       "samples": samples, "own": own}  # fmt: skip
             self._page(f"tokenizers/{slug(name)}.html", "tokenizer.html.j2", common | context)
+        for page in self.ablations:
+            self._page(page.path, "ablation.html.j2", common | page.context())
 
     def _page(
         self,
@@ -143,7 +150,8 @@ class _Site:
         inlined = json.dumps(self._drawer(data), ensure_ascii=False, separators=(",", ":")).replace("<", "\\u003c")
         shown = context.get("table")
         shown_tables = [shown] if shown else [t for t, _ in context.get("appearances", [])] or self.tables
-        synthetic = sorted({dataset_label(t.dataset.name) for t in shown_tables if t.dataset and t.dataset.synthetic})
+        data = [context["data"]] if "ablation" in context else [t.dataset for t in shown_tables]
+        synthetic = sorted({dataset_label(d.name) for d in data if d and d.synthetic})
         html = self.environment.get_template(template).render(
             **context,
             root=root,
@@ -210,6 +218,8 @@ class _Site:
             (folder / f"{table.id}.tex").write_text(to_latex(table), encoding="utf-8")
             text = json.dumps(to_json(table), ensure_ascii=False, indent=1, allow_nan=False)
             (folder / f"{table.id}.json").write_text(text, encoding="utf-8")
+        for page in self.ablations:
+            (folder / page.file).write_text(page.record.model_dump_json(indent=1), encoding="utf-8")
         (folder / "results.json").write_text(results_json(self.loaded.published, self.tables), encoding="utf-8")
 
     def _bits(self, table: Table, row: Row) -> float | str:
@@ -280,9 +290,11 @@ def _environment() -> Any:
         "column_facts": column_facts,
         "result_facts": result_facts,
         "definition": definition,
+        "meanings": meanings,
         "judges_of": _judges_of,
         "marked": lambda table, columns: any(r.cells[c.id].mark for r in table.rows for c in columns),
         "letters": _letters,
+        "count": lambda number: "not told" if number is None else format_number(number, 0),
         "rate": lambda hz: f"{float(hz):.4f}".rstrip("0").rstrip("."),
     }
     environment.filters |= {"slug": slug, "label": dataset_label}

@@ -1,16 +1,18 @@
-"""Which charts a table gets, with the numbers behind them."""
+"""A figure: a chart in two widths with its legend, and the numbers behind it as a table."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 
-from tokbench.leaderboard.board import Board, ChartDef
-from tokbench.leaderboard.charts import Interval, Point, marker, rank_plot, scatter
-from tokbench.leaderboard.model import Column, Row, Table
-from tokbench.leaderboard.standing import rank_intervals
+from tokbench.leaderboard.drawing import key, marker
+from tokbench.leaderboard.model import Cell, Column, Row
 
-__all__ = ["Figure", "make_figures"]
+__all__ = ["NARROW", "WIDE", "Figure", "arrow", "axis_label", "both_widths", "ends", "family_keys", "shown", "why",
+           "words"]  # fmt: skip
+
+WIDE, NARROW = 640, 360
+"""Widths of the two drawings in pixels."""
 
 
 @dataclass(frozen=True)
@@ -22,140 +24,70 @@ class Figure:
     caption: str
     wide: str
     narrow: str
-    legend: list[tuple[str, str]]
-    """Marker (SVG) and family."""
     head: list[str]
     body: list[list[str]]
-    left_out: list[str]
+    legend: list[tuple[str, str]] = field(default_factory=list)
+    """Marks (SVG) and what they stand for."""
+    left_out: list[str] = field(default_factory=list)
     """Ranked tokenizers that the chart cannot show, each with its reason."""
+    front: bool = False
+    """Whether the front page shows it."""
 
 
-def make_figures(table: Table, board: Board, families: Mapping[str, int]) -> list[Figure]:
-    """The board's charts for one table: one for each pair of columns that at least two tokenizers have."""
-    figures: list[Figure] = []
-    for chart in board.charts:
-        for x in table.column(chart.x):
-            for y in table.column(chart.y):
-                figure = _scatter(table, chart, x, y, families)
-                if figure is not None:
-                    figures.append(figure)
-    for base in board.ranks:
-        for column in table.column(base):
-            figure = _ranks(table, column, families)
-            if figure is not None:
-                figures.append(figure)
-    return figures
+def both_widths(draw: Callable[..., str], identifier: str, heights: tuple[int, int] | None = None) -> tuple[str, str]:
+    """The wide and the narrow drawing.
+
+    Args:
+        draw: gets an `identifier` of its own for each, and `width`; or `size`, where heights are given.
+        identifier: unique in the page.
+        heights: of the wide and of the narrow drawing; None for charts whose rows decide.
+    """
+    made = []
+    for kind, width, height in (("wide", WIDE, (heights or (0, 0))[0]), ("narrow", NARROW, (heights or (0, 0))[1])):
+        own = f"{identifier}-{kind}"
+        made.append(draw(identifier=own, size=(width, height)) if heights else draw(identifier=own, width=width))
+    return made[0], made[1]
 
 
-def _scatter(table: Table, chart: ChartDef, x: Column, y: Column, families: Mapping[str, int]) -> Figure | None:
-    rows = [r for r in table.rows if r.anchor != "ceiling" and _complete(r, x, y)]
-    rows = [r for r in rows if not chart.log_x or (r.cells[x.id].value or 0) > 0]
-    if len(rows) < 2:
+def arrow(column: Column) -> str:
+    """Which way is better."""
+    return {"higher": "↑", "lower": "↓", "none": ""}[column.direction]
+
+
+def axis_label(column: Column) -> str:
+    """Title, unit and direction."""
+    return f"{column.title}{f', {column.unit}' if column.unit else ''} {arrow(column)}".strip()
+
+
+def shown(cell: Cell) -> float:
+    """The value in display units."""
+    return (cell.value or 0.0) * cell.column.scale
+
+
+def ends(cell: Cell) -> tuple[float, float] | None:
+    """Ends of the interval in display units."""
+    if cell.estimate is None or cell.estimate.ci95 is None:
         return None
-    points = [
-        Point(
-            name=row.name,
-            x=_shown(row, x),
-            y=_shown(row, y),
-            x_ci=_ends(row, x),
-            y_ci=_ends(row, y),
-            family=families[row.result.tokenizer.family],
-            anchor=row.anchor is not None,
-        )
-        for row in rows
-    ]
-    ceilings = [r for r in table.anchors if r.anchor == "ceiling" and r.cells[y.id].value is not None]
-    lines = [(r.name, _shown(r, y)) for r in ceilings]
-    identifier = f"{table.id}-{x.id}-{y.id}"
-    judge = f" ({y.judge})" if y.judge else ""
-    title = f"{chart.title}{judge}"
-    arrow = {"higher": "↑", "lower": "↓", "none": ""}[y.direction]
-    y_label = f"{y.title}{f', {y.unit}' if y.unit else ''} {arrow}"
-    x_label = f"{x.title}{f', {x.unit}' if x.unit else ''}{' (logarithmic)' if chart.log_x else ''}"
-    description = (
-        f"{len(points)} tokenizers; horizontal axis {x_label}, vertical axis {y_label}. "
-        "Whiskers are 95 % intervals. The numbers follow as a table."
-    )
-    drawings = [
-        scatter(points, identifier=f"{identifier}-{kind}", title=title, description=description, x_label=x_label,
-                y_label=y_label, log_x=chart.log_x, better=y.direction, lines=lines, size=size)
-        for kind, size in (("wide", (640, 400)), ("narrow", (360, 400)))
-    ]  # fmt: skip
-    return Figure(
-        id=identifier,
-        title=title,
-        caption=chart.caption,
-        wide=drawings[0],
-        narrow=drawings[1],
-        legend=_legend(rows, families),
-        head=["Tokenizer", x_label.removesuffix(" (logarithmic)"), y_label],
-        body=[[r.name, _words(r, x), _words(r, y)] for r in [*rows, *ceilings]],
-        left_out=[f"{r.name} ({_why(r, x, y)})" for r in table.ranked if not _complete(r, x, y)],
-    )
+    return cell.estimate.ci95[0] * cell.column.scale, cell.estimate.ci95[1] * cell.column.scale
 
 
-def _ranks(table: Table, column: Column, families: Mapping[str, int]) -> Figure | None:
-    found = rank_intervals(table, column)
-    if len(found) < 2:
-        return None
-    rows = {row.name: row for row in table.ranked}
-    intervals = [
-        Interval(name, rank, low, high, families[rows[name].result.tokenizer.family],
-                 best=bool(rows[name].cells[column.id].mark))
-        for name, (rank, low, high) in sorted(found.items(), key=lambda item: (item[1], item[0]))
-    ]  # fmt: skip
-    judge = f" ({column.judge})" if column.judge else ""
-    title = f"Rank intervals: {column.title}{judge}"
-    description = f"Rank of {len(intervals)} tokenizers with 95 % intervals; the numbers follow as a table."
-    identifier = f"{table.id}-rank-{column.id}"
-    drawings = [
-        rank_plot(intervals, identifier=f"{identifier}-{kind}", title=title, description=description, width=width)
-        for kind, width in (("wide", 640), ("narrow", 360))
-    ]
-    return Figure(
-        id=identifier,
-        title=title,
-        caption="Where each tokenizer could stand if the test had been made with other speakers: the whisker holds "
-        "95 % of its ranks over redrawn data, the marker its rank on all data. Names in bold are the best, or not "
-        "separable from it.",
-        wide=drawings[0],
-        narrow=drawings[1],
-        legend=_legend([rows[i.name] for i in intervals], families),
-        head=["Tokenizer", "Rank", "Best rank (95 %)", "Worst rank (95 %)"],
-        body=[[i.name, f"{i.rank:g}", f"{i.low:g}", f"{i.high:g}"] for i in intervals],
-        left_out=[f"{r.name} ({_why(r, column)})" for r in table.ranked if not _complete(r, column)],
-    )
-
-
-def _complete(row: Row, *columns: Column) -> bool:
-    return all(row.cells[c.id].value is not None for c in columns)
-
-
-def _why(row: Row, *columns: Column) -> str:
-    return next(row.cells[c.id].reason or "no value" for c in columns if row.cells[c.id].value is None)
-
-
-def _shown(row: Row, column: Column) -> float:
-    return (row.cells[column.id].value or 0.0) * column.scale
-
-
-def _ends(row: Row, column: Column) -> tuple[float, float] | None:
-    estimate = row.cells[column.id].estimate
-    if estimate is None or estimate.ci95 is None:
-        return None
-    return estimate.ci95[0] * column.scale, estimate.ci95[1] * column.scale
-
-
-def _words(row: Row, column: Column) -> str:
-    cell = row.cells[column.id]
+def words(cell: Cell) -> str:
+    """The value with its half-width, as in a table."""
     return f"{cell.text} ± {cell.half}" if cell.half else cell.text
 
 
-def _legend(rows: list[Row], families: Mapping[str, int]) -> list[tuple[str, str]]:
-    entries: list[tuple[str, str]] = []
-    for family in sorted({r.result.tokenizer.family for r in rows}, key=lambda f: families[f]):
-        hollow = all(r.anchor for r in rows if r.result.tokenizer.family == family)
-        drawing = marker(8, 8, families[family], hollow=hollow)
-        head = '<svg class="key" viewBox="0 0 16 16" width="16" height="16" aria-hidden="true">'
-        entries.append((f"{head}{drawing}</svg>", family))
-    return entries
+def why(*cells: Cell) -> str:
+    """Why the first cell without a value has none."""
+    return next((cell.reason or "no value" for cell in cells if cell.value is None), "no value")
+
+
+def family_keys(rows: Sequence[Row], families: Mapping[str, int]) -> list[tuple[str, str]]:
+    """Marker and name of every family among the rows, where there are several."""
+    names = sorted({r.result.tokenizer.family for r in rows}, key=lambda f: families[f])
+    if len(names) < 2:
+        return []
+    return [
+        (key(marker(8, 8, families[name],
+                    hollow=all(r.anchor for r in rows if r.result.tokenizer.family == name))), name)
+        for name in names
+    ]  # fmt: skip

@@ -8,16 +8,20 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import TypeVar
 
 from pydantic import ValidationError
 
 from tokbench.errors import UserError
+from tokbench.reproduction import ABLATION_FILE, Ablation
 from tokbench.results import RESULT_FILE, Result
 
 __all__ = ["Loaded", "Refused", "load_results", "protocol_key", "read_folders"]
+
+Record = TypeVar("Record", Result, Ablation)
 
 
 @dataclass(frozen=True)
@@ -30,10 +34,11 @@ class Refused:
 
 @dataclass(frozen=True)
 class Loaded:
-    """What the folders hold: results to publish, in a fixed order, and the others with their reasons."""
+    """What the folders hold: results to publish, in a fixed order, the others with their reasons, and ablations."""
 
     published: list[Result]
     refused: list[Refused]
+    ablations: list[Ablation] = field(default_factory=list)
 
 
 def load_results(folders: Sequence[Path], *, partial: bool = False) -> list[Result]:
@@ -51,7 +56,15 @@ def load_results(folders: Sequence[Path], *, partial: bool = False) -> list[Resu
 
 def read_folders(folders: Sequence[Path], *, partial: bool = False) -> Loaded:
     """As `load_results`, with the refused results and their reasons."""
-    results = [_read(path) for path in _find(folders)]
+    paths = _find(folders)
+    results = [_read(path, Result.read, "a result") for path in paths if path.name != ABLATION_FILE]
+    ablations: dict[tuple[str, str], Ablation] = {}
+    for path in paths:
+        if path.name == ABLATION_FILE:
+            found = _read(path, Ablation.read, "the record of an ablation")
+            older_one = ablations.get((found.name, found.profile))
+            if older_one is None or older_one.started < found.started:
+                ablations[found.name, found.profile] = found
     refused: list[Refused] = []
     newest: dict[tuple[str, str], Result] = {}
     for result in sorted(results, key=lambda r: (r.manifest.started, str(r.folder))):
@@ -75,7 +88,7 @@ def read_folders(folders: Sequence[Path], *, partial: bool = False) -> Loaded:
             refused.append(Refused(older, f"superseded by the run started {result.manifest.started}"))
         newest[key] = result
     published = sorted(newest.values(), key=lambda r: (r.task.name, r.task.version, r.tokenizer.name))
-    return Loaded(published, refused)
+    return Loaded(published, refused, [ablations[key] for key in sorted(ablations)])
 
 
 def protocol_key(result: Result) -> str:
@@ -105,7 +118,7 @@ def _find(folders: Sequence[Path]) -> list[Path]:
         if folder.is_file():
             paths = [folder]
         elif folder.is_dir():
-            paths = sorted(folder.rglob(RESULT_FILE))
+            paths = sorted(path for name in (RESULT_FILE, ABLATION_FILE) for path in folder.rglob(name))
         else:
             raise UserError("no such folder of results", where=str(folder), hint="Type: tokbench run --suite mini")
         if not paths:
@@ -114,14 +127,14 @@ def _find(folders: Sequence[Path]) -> list[Path]:
     return list(found)
 
 
-def _read(path: Path) -> Result:
+def _read(path: Path, read: Callable[[Path], Record], what: str) -> Record:
     try:
-        return Result.read(path)
+        return read(path)
     except ValidationError as error:
         first = error.errors()[0]
-        field = ".".join(str(part) for part in first["loc"]) or "file"
+        place = ".".join(str(part) for part in first["loc"]) or "file"
         raise UserError(
-            f"is not a result: {field}: {first['msg']}", where=str(path), hint="Run that task again, or remove the file"
+            f"is not {what}: {place}: {first['msg']}", where=str(path), hint="Run that task again, or remove the file"
         ) from None
 
 

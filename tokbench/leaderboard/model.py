@@ -184,6 +184,24 @@ class Table:
         return self.ranked + self.anchors
 
     @property
+    def measured(self) -> list[Row]:
+        """Rows with numbers."""
+        return [row for row in self.rows if row.applicable]
+
+    @property
+    def unanswered(self) -> list[tuple[str, list[Column]]]:
+        """Shared columns in which nobody has a value, by the reason: told below the tables instead of shown in them."""
+        found: dict[str, list[Column]] = defaultdict(list)
+        if self.measured:
+            for column in self.columns:
+                if column.stream is None and not self._answered(column):
+                    found[self.measured[0].cells[column.id].reason or "no value"].append(column)
+        return list(found.items())
+
+    def _answered(self, column: Column) -> bool:
+        return any(row.cells[column.id].value is not None for row in self.rows)
+
+    @property
     def front(self) -> list[Column]:
         """Columns of the front page: rates, the first rate of latents, headline metrics."""
         whole = self.shared
@@ -196,8 +214,8 @@ class Table:
 
     @property
     def shared(self) -> list[Column]:
-        """Columns that mean the same for every tokenizer: all but those of single streams."""
-        return [c for c in self.columns if c.stream is None]
+        """Columns that mean the same for every tokenizer and have a value: all but those of single streams."""
+        return [c for c in self.columns if c.stream is None and self._answered(c)]
 
     @property
     def groups(self) -> list[tuple[str, list[Column]]]:
@@ -206,7 +224,9 @@ class Table:
 
     def groups_of(self, row: Row) -> list[tuple[str, list[Column]]]:
         """Columns by group for one tokenizer's page: the shared ones, and its own streams'."""
-        return _grouped([c for c in self.columns if c.stream is None or row.cells[c.id].estimate is not None])
+        own = [c for c in self.columns if c.stream is not None and row.cells[c.id].estimate is not None]
+        kept = {c.id for c in (*self.shared, *own)}
+        return _grouped([c for c in self.columns if c.id in kept])
 
     def column(self, base: str) -> list[Column]:
         """Every column of a metric, one per judge."""

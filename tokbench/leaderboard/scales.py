@@ -4,9 +4,15 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from statistics import NormalDist
+from typing import Literal
 
-__all__ = ["Axis", "Box", "linear_axis", "log_axis", "place_labels"]
+__all__ = ["Axis", "Box", "deviate_axis", "linear_axis", "log_axis", "place_labels"]
+
+_DEVIATE = NormalDist().inv_cdf
+_RATES = (0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.4, 0.6, 0.8, 0.9, 0.95, 0.98, 0.99, 0.995, 0.998, 0.999)
+"""Round error rates for ticks of a normal-deviate axis."""
 
 
 @dataclass(frozen=True)
@@ -18,16 +24,18 @@ class Axis:
     start: float
     end: float
     ticks: tuple[float, ...]
-    log: bool = False
+    scale: Literal["linear", "log", "deviate"] = "linear"
 
     def __call__(self, value: float) -> float:
         """Pixel position of a data value; values outside are clamped to the ends."""
-        if self.log:
-            low, high, value = math.log(self.low), math.log(self.high), math.log(max(value, 1e-12))
-        else:
-            low, high = self.low, self.high
-        share = min(1.0, max(0.0, (value - low) / (high - low)))
+        low, high, place = (self._even(v) for v in (self.low, self.high, min(max(value, self.low), self.high)))
+        share = min(1.0, max(0.0, (place - low) / (high - low)))
         return self.start + share * (self.end - self.start)
+
+    def _even(self, value: float) -> float:
+        if self.scale == "log":
+            return math.log(value)
+        return _DEVIATE(value) if self.scale == "deviate" else value
 
 
 def linear_axis(low: float, high: float, start: float, end: float, *, count: int = 5) -> Axis:
@@ -50,7 +58,26 @@ def log_axis(low: float, high: float, start: float, end: float) -> Axis:
     steps = (1, 2, 5) if decades <= 3 else (1, 3) if decades <= 4 else (1,)
     first, last = math.floor(math.log10(low)), math.ceil(math.log10(high))
     ticks = [m * 10.0**p for p in range(first, last + 1) for m in steps]
-    return Axis(low, high, start, end, tuple(t for t in ticks if low <= t <= high), log=True)
+    return Axis(low, high, start, end, tuple(t for t in ticks if low <= t <= high), "log")
+
+
+def deviate_axis(low: float, high: float, start: float, end: float) -> Axis:
+    """An axis of error rates (0 to 1, ends excluded) on which normally distributed scores give straight DET curves.
+
+    It goes from a round rate below `low` to one above `high`, within 0.1 % to 99.9 %.
+
+    Source: Martin et al., "The DET curve in assessment of detection task performance", Eurospeech 1997.
+    """
+    first = max((i for i, rate in enumerate(_RATES) if rate <= low), default=0)
+    last = min((i for i, rate in enumerate(_RATES) if rate >= high), default=len(_RATES) - 1)
+    if last - first < 3:
+        first, last = max(0, first - 2), min(len(_RATES) - 1, last + 2)
+    axis = Axis(_RATES[first], _RATES[last], start, end, (), "deviate")
+    ticks: list[float] = []
+    for rate in _RATES[first : last + 1]:
+        if not ticks or abs(axis(rate) - axis(ticks[-1])) >= 26:
+            ticks.append(rate)
+    return replace(axis, ticks=tuple(ticks))
 
 
 @dataclass(frozen=True)
