@@ -48,7 +48,7 @@ def test_packing_equals_separate_sequences(pattern):
     np.testing.assert_allclose(packed.end, np.concatenate([one.end for one in alone]), atol=1e-5)
     assert packed.counts.tolist() == [[n] * 3 for n in (4, 1, 9, 6, 2)]
     # The training loss is the same quantity, over all ids and the ends.
-    loss = model(**inputs(pack(documents, steps=40), layout))["loss"].item()
+    loss = model(**inputs(pack([documents[:2], documents[2:]]), layout))["loss"].item()
     assert loss == pytest.approx((packed.codes.sum() + packed.end.sum()) / (packed.counts.sum() + 5), rel=1e-5)
 
 
@@ -57,9 +57,9 @@ def test_a_step_never_sees_another_document_nor_the_future():
     layout = Layout.of(stack(7))
     model = TokenModel(layout, SMALL).eval()
     first, second = random_frames(layout, 6, rng), random_frames(layout, 8, rng)
-    rows = pack([spoken(layout, first), spoken(layout, second)], steps=32)
+    rows = pack([[spoken(layout, first), spoken(layout, second)]])
     changed = random_frames(layout, 6, rng)
-    other = pack([spoken(layout, changed), spoken(layout, second)], steps=32)
+    other = pack([[spoken(layout, changed), spoken(layout, second)]])
     hidden = [
         model.hidden(*(torch.from_numpy(x) for x in (r.ids, r.documents, r.positions))).detach() for r in (rows, other)
     ]

@@ -3,10 +3,10 @@ import pytest
 import torch
 from probes_support import SMALL, random_frames, stack
 
-from tokbench.probes.documents import spoken, written
+from tokbench.probes.documents import pack, spoken, written
 from tokbench.probes.layout import Layout
 from tokbench.probes.sampling import Sampling, write
-from tokbench.probes.token_model import TokenModel
+from tokbench.probes.token_model import TokenModel, inputs
 
 
 def prompts_of(layout, rng):
@@ -52,10 +52,7 @@ def test_the_likeliest_continuation_of_a_taught_sequence_is_that_sequence(patter
     frames = np.stack([[slot.first + (i + k) % 4 for k, slot in enumerate(layout.slots)] for i in range(9)])
     torch.manual_seed(0)
     model = TokenModel(layout, SMALL)
-    from tokbench.probes.documents import pack
-    from tokbench.probes.token_model import inputs
-
-    batch = inputs(pack([spoken(layout, frames)], steps=1), layout)
+    batch = inputs(pack([[spoken(layout, frames)]]), layout)
     optimizer = torch.optim.AdamW(model.parameters(), lr=1e-2)
     for _ in range(80):
         optimizer.zero_grad()

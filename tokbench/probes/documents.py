@@ -119,39 +119,25 @@ def _joined(
     )
 
 
-def pack(documents: Sequence[Document], *, steps: int) -> Rows:
-    """Documents in rows of at most `steps` steps, first fit in the order given; a longer one has a row of its own.
-
-    Returns:
-        Rows as long as the fullest, padded with `PAD`.
-    """
-    rows: list[list[int]] = []
-    room: list[int] = []
-    for number, document in enumerate(documents):
-        place = next((i for i, free in enumerate(room) if free >= len(document)), None)
-        if place is None:
-            rows.append([])
-            room.append(max(steps, len(document)))
-            place = len(rows) - 1
-        rows[place].append(number)
-        room[place] -= len(document)
-    length = max(sum(len(documents[n]) for n in row) for row in rows)
-    columns = documents[0].ids.shape[1]
+def pack(rows: Sequence[Sequence[Document]], *, length: int = 0) -> Rows:
+    """Documents side by side in rows, padded with `PAD` to the fullest row, or to `length` steps."""
+    length = max(length, *(sum(map(len, row)) for row in rows))
+    columns = rows[0][0].ids.shape[1]
     ids = np.full((len(rows), length, columns), PAD, np.int64)
     slots = np.full((len(rows), length, columns), -1, np.int64)
     numbers, positions = np.zeros((2, len(rows), length), np.int64)
     voices, voice_at = [], []
+    number = 0
     for i, row in enumerate(rows):
-        at = 0
-        for number in row:
-            document = documents[number]
-            stop = at + len(document)
+        stop = 0
+        for document in row:
+            at, stop = stop, stop + len(document)
+            number += 1
             ids[i, at:stop], slots[i, at:stop] = document.ids, document.slots
-            numbers[i, at:stop], positions[i, at:stop] = number + 1, np.arange(len(document))
+            numbers[i, at:stop], positions[i, at:stop] = number, np.arange(len(document))
             if document.voice is not None:
                 voices.append(document.voice)
                 voice_at.append((i, at + document.voice_step))
-            at = stop
     return Rows(
         ids,
         slots,

@@ -66,7 +66,7 @@ class TokenModel(nn.Module):
         positions: Tensor,
         chosen: Tensor,
         targets: Tensor,
-        counts: Sequence[int],
+        counts: Tensor,
         voices: Tensor | None = None,
         voice_at: Tensor | None = None,
     ) -> dict[str, Tensor]:
@@ -105,17 +105,17 @@ class TokenModel(nn.Module):
         return hidden @ self.table[first : first + size].T.to(hidden.dtype)
 
     @torch.compiler.disable  # type: ignore[untyped-decorator, unused-ignore]
-    def _loss(self, hidden: Tensor, chosen: Tensor, targets: Tensor, counts: Sequence[int]) -> Tensor:
+    def _loss(self, hidden: Tensor, chosen: Tensor, targets: Tensor, counts: Tensor) -> Tensor:
         # Outside of what is compiled: the number of ids of a slot differs from batch to batch.
         hidden = hidden.reshape(-1, hidden.shape[-1])[chosen]
         total = hidden.new_zeros((), dtype=torch.float32)
         stop = 0
-        for slot, count in enumerate(counts):
+        for slot, count in enumerate(counts.tolist()):
             start, stop = stop, stop + count
             if count:
                 logits = self.logits(hidden[start:stop], slot).float()
                 total = total + F.cross_entropy(logits, targets[start:stop], reduction="sum")
-        return total / max(1, sum(counts))
+        return total / max(1, stop)
 
 
 @torch.compiler.disable  # type: ignore[untyped-decorator, unused-ignore]
@@ -136,7 +136,7 @@ def inputs(rows: Rows, layout: Layout) -> dict[str, Any]:
         "positions": torch.from_numpy(rows.positions),
         "chosen": torch.from_numpy(chosen),
         "targets": torch.from_numpy(targets),
-        "counts": counts,
+        "counts": torch.tensor(counts),
     }
     if rows.voices is not None:
         made |= {"voices": torch.from_numpy(rows.voices), "voice_at": torch.from_numpy(rows.voice_at)}
@@ -157,7 +157,7 @@ def score(model: TokenModel, documents: Sequence[Document], *, steps: int, devic
         while stop < len(documents) and used + len(documents[stop]) <= steps:
             used += len(documents[stop])
             stop += 1
-        rows = pack(documents[at:stop], steps=steps)
+        rows = pack([documents[at:stop]])
         _score_rows(model, rows, at, codes, counts, end, device)
         at = stop
     return Scores(codes, counts, end.sum(axis=1))
