@@ -14,7 +14,7 @@ import numpy.typing as npt
 
 from tokbench.probes.layout import BEGIN, CONTINUE, PAD, SPECIALS, TEXT_END, VOICE, Layout
 
-__all__ = ["Document", "Rows", "pack", "pieces", "spoken", "written"]
+__all__ = ["Document", "Rows", "opening", "pack", "pieces", "spoken", "written"]
 
 Int = npt.NDArray[np.int64]
 
@@ -69,23 +69,23 @@ def spoken(layout: Layout, frames: Int, *, name: str = "") -> Document:
 
 
 def pieces(layout: Layout, frames: Int, *, most: int, name: str = "") -> list[Document]:
-    """A long utterance in consecutive documents of at most `most` frames; the last one has the end.
+    """A long utterance in consecutive documents of `most` frames (a merged run may go beyond); the last has the end.
 
     The first begins with `BEGIN`, the others with `CONTINUE`; none sees the others, so that no tokenizer looks back
     further than its context allows.
     """
-    count = max(1, -(-len(frames) // most))
+    lengths = layout.lengths(frames)
+    piece = (np.cumsum(lengths) - lengths) // most
+    parts = [frames[piece == k] for k in np.unique(piece)] or [frames]
     return [
-        _joined(
-            layout,
-            [BEGIN if k == 0 else CONTINUE],
-            frames[k * most : (k + 1) * most],
-            end=k == count - 1,
-            voice=None,
-            name=name,
-        )
-        for k in range(count)
+        _joined(layout, [BEGIN if k == 0 else CONTINUE], part, end=k == len(parts) - 1, voice=None, name=name)
+        for k, part in enumerate(parts)
     ]
+
+
+def opening(layout: Layout, *, name: str = "") -> Document:
+    """What stands before an utterance that is to be continued."""
+    return _joined(layout, [BEGIN], np.zeros((0, len(layout.slots)), np.int64), end=False, voice=None, name=name)
 
 
 def written(

@@ -103,7 +103,10 @@ class Layout:
             for place in range(count)
         ]
         if len(places) > 64:
-            raise NotApplicable(f"its streams need {len(places)} ids in a common frame; at most 64 can be written")
+            rate = sum(float(s.rate_hz) for s in codes)
+            raise NotApplicable(
+                f"its {rate:g} ids a second need {len(places)} in a common frame; at most 64 can be written"
+            )
         # In order of time, and at the same time in the order of the card.
         places.sort(key=lambda one: one[:2])
         slots: list[Slot] = []
@@ -177,8 +180,7 @@ class Layout:
             TokensError: an id outside its slot's block.
         """
         if self.longest_run:
-            lengths = frames[:, -1] - self.slots[-1].first + 1
-            frames = np.repeat(frames[:, :-1], lengths, axis=0)
+            frames = np.repeat(frames[:, :-1], self.lengths(frames), axis=0)
         own = [slot for slot in self.slots if slot.stream]
         parts: dict[str, list[Int]] = {}
         for column, slot in enumerate(own):
@@ -187,6 +189,12 @@ class Layout:
                 raise TokensError(f"an id of slot {column} lies outside the codes of stream '{slot.stream}'")
             parts.setdefault(slot.stream, []).append(codes)
         return {name: np.stack(columns, axis=1).reshape(-1) for name, columns in parts.items()}
+
+    def lengths(self, frames: Int) -> Int:
+        """How many frames of audio each row of `frames` stands for, int64 `[F]`: 1, or the length of the run."""
+        if not self.longest_run:
+            return np.ones(len(frames), np.int64)
+        return np.asarray(frames[:, -1] - self.slots[-1].first + 1, np.int64)
 
     def _runs(self, frames: Int) -> Int:
         """One row a run of equal frames, at most `longest_run` of them, with its length in the last column."""
