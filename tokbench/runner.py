@@ -16,6 +16,7 @@ import uuid
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
+from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -159,6 +160,7 @@ def run(
     """
     started = started_now()
     jobs: list[Job] = []
+    alone: list[Job] = []
     plans: dict[str, tuple[Cell, Protocol, int]] = {}
     trainings: dict[str, Prepared] = {}
     for index, cell in enumerate(cells):
@@ -172,10 +174,11 @@ def run(
         group = str(index)
         cell_jobs = _cut(cell, protocol, options, group)
         plans[group] = (cell, protocol, len(cell_jobs))
-        jobs += cell_jobs
+        (alone if protocol.alone else jobs).extend(cell_jobs)
     outcomes: dict[str, list[Outcome]] = defaultdict(list)
     skipped: set[str] = set()
-    for done, outcome in enumerate(engine.run(jobs), start=1):
+    everything = chain(engine.run(jobs), *(engine.run([job]) for job in alone))
+    for done, outcome in enumerate(everything, start=1):
         if outcome.error is not None:
             if not (skip_unavailable and isinstance(outcome.error, TokenizerUnavailable)):
                 raise outcome.error
@@ -185,7 +188,7 @@ def run(
                 log.warning("%s is left out: %s", name, outcome.error)
             continue
         if progress is not None:
-            progress(done, len(jobs), outcome.job.name)
+            progress(done, len(jobs) + len(alone), outcome.job.name)
         group = outcome.job.group
         outcomes[group].append(outcome)
         cell, protocol, expected = plans[group]
@@ -316,6 +319,8 @@ def _estimates(
     cell: Cell, protocol: Protocol, tables: dict[str, pd.DataFrame], files: dict[str, bytes], options: Options
 ) -> list[Estimate]:
     """Estimates, kept in the store: they depend on the rows and the code alone."""
+    if protocol.alone:
+        return protocol.estimates(tables, cell.tokenizer.card, draws=options.draws)
     store, key = Store(options.store), _summary_key("estimate", cell, protocol, files, draws=options.draws)
     found = store.get(key)
     if found is not None:

@@ -128,6 +128,8 @@ class Protocol(ABC):
     """Modules whose code decides the rows; hashed into store keys."""
     estimate_modules: ClassVar[tuple[str, ...]] = ("tokbench.stats",)
     """Modules whose code decides the estimates."""
+    alone: ClassVar[bool] = False
+    """Measured after all others with nothing beside it, and never taken from the store or put there: the clock's."""
 
     def __init__(self, task: TaskCard, judges: Mapping[str, JudgeCard], params: Mapping[str, Any], seed: int) -> None:
         self.task = task

@@ -171,9 +171,9 @@ class SpeakerDiscrimination(Protocol):
     def _scored(self, name: str, trials: pd.DataFrame, draws: int) -> Estimate:
         label = name.partition("[")[2][:-1]
         lines = _lines(trials)
-        rows = trials[["speaker_a", "speaker_b", f"score[{label}]"]].assign(
-            **{"id": lines, f"target[{label}]": trials["target"].astype(np.float64)}
-        )
+        rows = trials[["speaker_a", "speaker_b", f"score[{label}]"]].copy()
+        rows["id"] = lines
+        rows[f"target[{label}]"] = trials["target"].astype(np.float64)
         one = estimate(
             metric(name), rows, cluster=("speaker_a", "speaker_b"), draws=draws, seed=self.seed, table="trials"
         )

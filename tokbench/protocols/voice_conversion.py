@@ -142,13 +142,10 @@ class VoiceConversion(Protocol):
                 trials = trials[(trials["judge"] == judge) & (trials["role"] == role)]
                 if len(trials):
                     name = f"vc_eer_verification{suffix}[{judge}]"
-                    rows = trials[["speaker", "speaker_b"]].assign(
-                        **{
-                            "id": trials["id"] + " " + trials["reference"],
-                            f"score[{judge}]": trials["score"],
-                            f"target[{judge}]": trials["target"].astype(np.float64),
-                        }
-                    )
+                    rows = trials[["speaker", "speaker_b"]].copy()
+                    rows["id"] = trials["id"] + " " + trials["reference"]
+                    rows[f"score[{judge}]"] = trials["score"]
+                    rows[f"target[{judge}]"] = trials["target"].astype(np.float64)
                     sides = ("speaker", "speaker_b")
                     made.append(
                         estimate(metric(name), rows, cluster=sides, draws=draws, seed=self.seed, table="trials")
