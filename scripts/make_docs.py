@@ -200,6 +200,11 @@ def _family(family: str, found: dict[str, tuple[TokenizerCard, dict[str, Any]]])
 
 def _streams(card: TokenizerCard, own: dict[str, Any]) -> str:
     declared = own.get("streams")
+    stack = _stack_of_holes(declared)
+    if stack is not None:
+        return escape(f"{stack['books']} of {card.streams[0].rate_hz} Hz x {card.streams[0].vocab}")
+    if declared and len(declared) != len(card.streams):
+        declared = None
     told: list[tuple[str, list[str]]] = []
     for index, stream in enumerate(card.streams):
         raw = declared[index] if declared else {}
@@ -215,8 +220,17 @@ def _streams(card: TokenizerCard, own: dict[str, Any]) -> str:
     return "<br>".join(escape(one) for one in shown) or "none"
 
 
+def _stack_of_holes(declared: list[dict[str, Any]] | None) -> dict[str, Any] | None:
+    """The one entry that stands for as many books as the name of a pattern card says; None where there is none."""
+    stacks = [raw for raw in declared or [] if "{" in str(raw.get("books", ""))]
+    return stacks[0] if len(stacks) == len(declared or []) == 1 else None
+
+
 def _nominal(card: TokenizerCard, own: dict[str, Any]) -> str:
     declared = own.get("streams") or []
+    stack = _stack_of_holes(declared)
+    if stack is not None:
+        return f"{stack['books']} x {card.streams[0].spec.nominal_bps or 0:.5g}"
     if any(isinstance(raw.get(key), str) and "{" in raw[key] for raw in declared for key in ("rate_hz", "vocab")):
         return " + ".join(f"{raw['rate_hz']} log2({raw['vocab']})" for raw in declared)
     rates = [stream.spec.nominal_bps for stream in card.streams]

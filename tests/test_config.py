@@ -84,3 +84,14 @@ def test_extending_nothing_and_oneself(tmp_path: Path) -> None:
         load_card(write(tmp_path, "a", "extends: ghost\nname: a\n"), TokenizerCard)
     with pytest.raises(CardError, match="extends itself"):
         load_card(write(tmp_path, "b", "extends: b\nname: b\n"), TokenizerCard)
+
+
+def test_one_entry_declares_a_stack_of_codebooks(tmp_path: Path) -> None:
+    stack = '{name: q, books: "${k}", rate_hz: 50, vocab: 8, role: acoustic, first_role: semantic}'
+    path = write(tmp_path, "toy", GOOD.replace('{name: q0, rate_hz: "25/2", vocab: 8}', stack))
+    card = load_card(path, TokenizerCard, values={"k": "3"})
+    assert [(s.name, s.role) for s in card.streams] == [("q0", "semantic"), ("q1", "acoustic"), ("q2", "acoustic")]
+    assert TokenizerCard.model_validate_json(card.model_dump_json()) == card
+    for bad, message in (("0", "at least 1"), ("few", "must be a number, is 'few'")):
+        with pytest.raises(CardError, match=message):
+            load_card(path, TokenizerCard, values={"k": bad})

@@ -18,6 +18,7 @@ from pydantic import (
     Field,
     PlainSerializer,
     ValidationError,
+    field_validator,
     model_validator,
 )
 
@@ -115,6 +116,24 @@ class StreamDecl(Strict):
         return StreamSpec(self.name, self.kind, self.rate_hz, self.vocab, self.dim, self.role, self.levels)
 
 
+def _stack(entry: object) -> list[object]:
+    """The streams that one entry declares: `books: K` makes K of them, called by the entry's name and 0 to K-1.
+
+    `first_role` is the role of book 0 where it differs from the others'.
+    """
+    if not isinstance(entry, dict) or "books" not in entry:
+        return [entry]
+    rest = {key: value for key, value in entry.items() if key not in ("books", "first_role")}
+    try:
+        books = int(entry["books"])
+    except (TypeError, ValueError):
+        raise ValueError(f"'books' must be a number, is '{entry['books']}'") from None
+    if books < 1:
+        raise ValueError("'books' must be at least 1")
+    first = {"role": entry["first_role"]} if "first_role" in entry else {}
+    return [rest | {"name": f"{entry.get('name', '')}{i}"} | (first if i == 0 else {}) for i in range(books)]
+
+
 class GlobalDecl(Strict):
     """A per-utterance vector as written on a card."""
 
@@ -195,6 +214,11 @@ class TokenizerCard(Card):
     """Read by the adapter alone."""
     proven: str | None = None
     """What has been shown about this port, how, and what only a real checkpoint can show."""
+
+    @field_validator("streams", mode="before")
+    @classmethod
+    def _stacks(cls, value: object) -> object:
+        return [made for entry in value for made in _stack(entry)] if isinstance(value, list | tuple) else value
 
     @model_validator(mode="after")
     def _consistent(self) -> TokenizerCard:

@@ -11,9 +11,10 @@ from tokbench.config import TokenizerCard, Weights
 from tokbench.errors import MissingWeights
 from tokbench.tokenizers.features import file_sha256
 
+CONFIG = "config.json"
 _SUFFIXES = (".pt", ".pth", ".ckpt", ".bin", ".safetensors")
 
-__all__ = ["checkpoint_identity", "find_checkpoint"]
+__all__ = ["checkpoint_identity", "find_checkpoint", "find_snapshot", "library_versions", "snapshot_identity"]
 
 
 def find_checkpoint(card: TokenizerCard, weights: Path | None) -> Path:
@@ -64,6 +65,66 @@ def checkpoint_identity(card: TokenizerCard, weights: Path | None) -> dict[str, 
     return {published.location: published.revision or commit or "main"}
 
 
+def find_snapshot(card: TokenizerCard, weights: Path | None) -> tuple[Path, Path]:
+    """The `config.json` and the weights file of a model that is published as a folder.
+
+    Args:
+        card: its weights block lists `config.json` and the names under which the weights are published, the preferred
+            one first.
+        weights: a folder that holds `config.json` and one of those names; None for the hub.
+
+    Raises:
+        MissingWeights: one of the two is nowhere; says what to put where.
+    """
+    published = _published(card)
+    names = [name for name in published.files if name != CONFIG]
+    if weights is not None:
+        if not weights.is_dir():
+            raise MissingWeights(f"is not a folder with {card.name}", where=str(weights), hint=_folder_hint(published))
+        found = [weights / name for name in names if (weights / name).is_file()]
+        if not found or not (weights / CONFIG).is_file():
+            absent = CONFIG if found else " or ".join(names)
+            raise MissingWeights(
+                f"there is no {absent} for {card.name}", where=str(weights), hint=_folder_hint(published)
+            )
+        return weights / CONFIG, found[0]
+    parts = (published.model_copy(update={"files": dict.fromkeys(some, "")}) for some in ([CONFIG], names))
+    config, model = (_cached(part) or _download(card, part, _folder_hint(published)) for part in parts)
+    return config, model
+
+
+def snapshot_identity(card: TokenizerCard, weights: Path | None) -> dict[str, str]:
+    """What decides the tokens beside card and code: sha256 of both files, or the hub repository's commit.
+
+    Raises:
+        MissingWeights: of `find_snapshot`, where the user gave a folder.
+    """
+    if weights is None:
+        published = _published(card)
+        cached = _cached(published)
+        return {published.location: published.revision or (cached.parent.name if cached is not None else "main")}
+    return {path.name: f"sha256:{file_sha256(path)}" for path in find_snapshot(card, weights)}
+
+
+def library_versions(*packages: str) -> dict[str, str]:
+    """Distribution name -> installed version, for tokens that a library's own code decides."""
+    from importlib.metadata import PackageNotFoundError, version
+
+    found = {}
+    for package in packages:
+        try:
+            found[package] = version(package)
+        except PackageNotFoundError:
+            found[package] = "not installed"
+    return found
+
+
+def _folder_hint(published: Weights) -> str:
+    names = [name for name in published.files if name != CONFIG]
+    what = f"{CONFIG} and {' or '.join(names)} of {published.location}"
+    return f"Put {what} into a folder and type --weights DIR"
+
+
 def _published(card: TokenizerCard) -> Weights:
     if card.weights is None:
         raise MissingWeights("its card names no weights", where=f"tokenizer '{card.name}'", hint="Add a weights block")
@@ -87,12 +148,13 @@ def _cached(published: Weights) -> Path | None:
     return None
 
 
-def _download(card: TokenizerCard, published: Weights) -> Path:
+def _download(card: TokenizerCard, published: Weights, hint: str | None = None) -> Path:
+    hint = hint or _hint(published)
     try:
         from huggingface_hub import constants, hf_hub_download
         from huggingface_hub.errors import EntryNotFoundError
     except ModuleNotFoundError:
-        raise MissingWeights(f"the weights of {card.name} are not here", hint=_hint(published)) from None
+        raise MissingWeights(f"the weights of {card.name} are not here", hint=hint) from None
     try:
         # Without this question the hub's client retries for half a minute, and says so each time.
         if not constants.HF_HUB_OFFLINE and not getproxies():
@@ -105,7 +167,5 @@ def _download(card: TokenizerCard, published: Weights) -> Path:
                     raise
     except Exception as error:  # noqa: BLE001 - the hub raises a dozen kinds: offline, absent, refused
         reason = (str(error).strip().splitlines() or [type(error).__name__])[0].rstrip(".")
-        raise MissingWeights(
-            f"the weights of {card.name} cannot be had from the hub ({reason})", hint=_hint(published)
-        ) from None
+        raise MissingWeights(f"the weights of {card.name} cannot be had from the hub ({reason})", hint=hint) from None
     raise AssertionError("the loop returns or raises")
