@@ -15,7 +15,21 @@ from typing import Annotated
 import typer
 
 from tokbench import __version__
-from tokbench.commands import abx, cache, content, convert, data, env, leaderboard, results, run, score, tokens, train
+from tokbench.commands import (
+    abx,
+    cache,
+    content,
+    convert,
+    data,
+    env,
+    leaderboard,
+    reproduce,
+    results,
+    run,
+    score,
+    tokens,
+    train,
+)
 
 __all__ = ["app", "main"]
 
@@ -73,6 +87,7 @@ app.add_typer(cache.app, name="cache")
 app.add_typer(data.app, name="data")
 app.add_typer(env.app, name="env")
 app.add_typer(leaderboard.app, name="leaderboard")
+app.add_typer(reproduce.app, name="reproduce")
 
 
 def main() -> None:

@@ -17,13 +17,21 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 
 from tokbench.data.dataset import Dataset
 from tokbench.errors import UserError
-from tokbench.kanade.training.checkpoints import LAST, AtomicCheckpoints, LossTable, SaveCheckpoints
+from tokbench.kanade.training.checkpoints import (
+    LAST,
+    LOSSES,
+    AtomicCheckpoints,
+    LossTable,
+    SaveCheckpoints,
+    read_losses,
+)
 from tokbench.kanade.training.data import CropData
 from tokbench.kanade.training.initial import load_initial
 from tokbench.kanade.training.module import KanadeTraining
 from tokbench.kanade.training.parts import Parts
 from tokbench.kanade.training.recipe import Recipe
 from tokbench.kanade.training.stored import StoredCrops
+from tokbench.kanade.training.summary import SUMMARY, Summary
 from tokbench.registry import import_object
 
 __all__ = ["EXPORT", "RECIPE", "Trained", "load_parts", "train"]
@@ -151,7 +159,35 @@ def train(
             module.load_state_dict(state["state_dict"])
     if trainer.is_global_zero:
         parts.export(module.model, output / EXPORT)
+        _summarise(output, recipe, module, dataset, kind, time.perf_counter() - began)
     return Trained(output, module.batches_done, time.perf_counter() - began, module.batches_done >= recipe.batches)
+
+
+def _summarise(
+    output: Path, recipe: Recipe, module: KanadeTraining, dataset: Dataset, device: str, seconds: float
+) -> None:
+    from tokbench import __version__
+    from tokbench.manifest import git_state
+
+    rows = read_losses(output / LOSSES) if (output / LOSSES).is_file() else []
+    settled = [float(row["seconds"]) / recipe.log_every for row in rows[1:]]
+    commit, dirty = git_state()
+    summary = Summary(
+        recipe=recipe.name,
+        batches=module.batches_done,
+        complete=module.batches_done >= recipe.batches,
+        parameters=sum(p.numel() for p in module.model.parameters() if p.requires_grad),
+        seed=recipe.seed,
+        data=dataset.name,
+        device=torch.cuda.get_device_name() if device == "cuda" else "cpu",
+        precision="bf16" if uses_bf16(recipe.precision, device) else "fp32",
+        seconds=seconds,
+        seconds_per_batch=sum(settled) / len(settled) if settled else None,
+        tokbench=__version__,
+        git_commit=commit,
+        git_dirty=dirty,
+    )
+    (output / SUMMARY).write_text(summary.model_dump_json(indent=1), encoding="utf-8")
 
 
 def _start_at_mean(module: KanadeTraining, data: CropData) -> None:
