@@ -92,5 +92,10 @@ def leaderboard(session: nox.Session) -> None:
 
 @nox.session(venv_backend="none")
 def reproduce_ablation(session: nox.Session) -> None:
-    """Train Kanade with and without its SSL loss; comes with the training code."""
-    session.error("the training code is not in this version: there is nothing to reproduce yet")
+    """Train kanade-mini with and without its SSL loss, evaluate both, print the table; no network, no GPU.
+
+    A session that was stopped goes on where it was. Arguments after `--` go to `tokbench reproduce run ssl_loss`.
+    """
+    program(
+        session, "train", "tokbench", "reproduce", "run", "ssl_loss", "--resume", "--device", "cpu", *session.posargs
+    )

@@ -25,7 +25,8 @@ __all__ = ["make_report", "print_report", "results_of"]
 
 MINI_NOTE = (
     "The mini profile is a model of two million parameters, Whisper's features in place of WavLM's, synthetic or "
-    "little speech and a vocoder without weights: it shows that the machinery works, and how large an effect it could decide."
+    "little speech and a vocoder without weights: it shows that the machinery works, and how large an effect it could "
+    "decide."
 )
 
 
@@ -216,6 +217,12 @@ def _trained_on(run: Run) -> Any:
     return prepare_dataset(read_data(list(run.data)), run.store.parent / "index").record
 
 
+def _paper(one: AblationMetric) -> str:
+    if one.paper is None:
+        return ""
+    return f"{'about ' if one.paper.approximate else ''}{one.paper.difference * one.scale:+.3g}"
+
+
 def print_report(ablation: Ablation) -> None:
     """The table on stdout."""
     from rich.console import Console
@@ -235,9 +242,7 @@ def print_report(ablation: Ablation) -> None:
             f"{pooled.changed * scale:.3g}",
             f"{pooled.difference * scale:+.3g}{interval}",
             " ".join(f"{seed.difference * scale:+.3g}" for seed in one.seeds),
-            ""
-            if one.paper is None
-            else f"{'about ' if one.paper.approximate else ''}{one.paper.difference * scale:+.3g}",
+            _paper(one),
             one.verdict or "",
         )
     console = Console(soft_wrap=False)
