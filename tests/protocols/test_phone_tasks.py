@@ -14,10 +14,11 @@ from tests_support import TOY_CARD
 from tokbench.auditing import audit_results
 from tokbench.bench import TokenizerHandle
 from tokbench.comparison import compare_results
-from tokbench.config import TaskCard
+from tokbench.config import TaskCard, TokenizerCard
 from tokbench.data.dataset import Dataset, Segment
 from tokbench.engines.local import LocalEngine
 from tokbench.errors import DatasetError
+from tokbench.protocols.abx import Abx
 from tokbench.protocols.pnmi import LABELS, frame_phones
 from tokbench.registry import find_card, set_extra_paths
 from tokbench.results import Result
@@ -134,6 +135,27 @@ def test_data_without_alignments_is_refused(tones: Dataset, tmp_path: Path, toys
     bare = replace(tones, utterances=tuple(replace(u, phones=None) for u in tones.utterances))
     with pytest.raises(DatasetError, match="s0u0 has no phone alignment, which this task needs"):
         measured(bare, tmp_path, toys, "ears", task)
+
+
+def test_the_rates_of_a_comparison_are_those_of_its_tokenizers(tones: Dataset, tmp_path: Path, toys: Path) -> None:
+    """What is empty at 5 frames a second is left out for the tokenizer with 50, too, and counted."""
+    slow = EARS_CARD.replace("name: ears", "name: slow").replace("rate_hz: 50", "rate_hz: 5")
+    (toys / "tokenizers" / "slow.yaml").write_text(slow)
+    set_extra_paths((toys,))
+    cards = {name: find_card(TokenizerCard, name) for name in ("ears", "slow", "toy")}
+    params = find_card(TaskCard, "abx").params
+    assert Abx.for_comparison(params, [cards["ears"], cards["toy"]]) == params
+    joint = Abx.for_comparison(params, list(cards.values()))
+    assert joint["rates"] == ["5", "25/2", "25", "50"]
+    alone = measured(tones, tmp_path, toys, "ears", "abx", min_cells=1)
+    beside = measured(tones, tmp_path, toys, "ears", "abx", min_cells=1, rates=joint["rates"])
+    notes = [
+        (one.note or "") for r in (alone, beside) for one in r.estimates if one.metric == "abx_within_any[band:codes]"
+    ]
+    assert "(0 empty ones left out)" in notes[0]
+    left_out = int(notes[1].partition(" empty")[0].rpartition("(")[2])
+    assert left_out > 0
+    assert notes[0].split()[0] == str(int(notes[1].split()[0]) + left_out)
 
 
 def test_one_speaker_cannot_be_compared_across(tones: Dataset, tmp_path: Path, toys: Path) -> None:

@@ -136,6 +136,7 @@ def plan(
     from tokbench.bench import TokenizerHandle
     from tokbench.config import JudgeCard, TaskCard, TokenizerCard
     from tokbench.data.load import load_dataset
+    from tokbench.jobs import protocol_of
     from tokbench.registry import find_card, names
     from tokbench.runner import Cell, prepare_dataset
 
@@ -160,6 +161,7 @@ def plan(
         chosen = judges or (list(suite.judges.get(name, card.judges)) if suite else list(card.judges))
         judge_cards: dict[str, JudgeCard] = {one: find_card(JudgeCard, one) for one in chosen}
         params: dict[str, Any] = {**card.params, **(suite.params.get(name, {}) if suite else {}), **settings}
+        params = protocol_of(card).for_comparison(params, [handle.card for handle in handles])
         specs = data or (list(suite.data.get(name, card.data)) if suite else list(card.data))
         for spec in specs:
             if spec not in prepared:

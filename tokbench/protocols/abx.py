@@ -1,8 +1,8 @@
 """ABX over phone alignments: within and across speakers, between fixed neighbours and in any context.
 
 Items span three phones where the context is fixed and one phone where it is free. What is empty at any of the card's
-`rates` (and at the tokenizer's own) is left out, for every tokenizer alike. Each representation is an estimate of its
-own: codes as numbers, code vectors, and continuous frames before and after quantisation.
+`rates`, or at the rate of any tokenizer of the run, is left out, for every tokenizer alike. Each representation is an
+estimate of its own: codes as numbers, code vectors, and continuous frames before and after quantisation.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from tokbench.abx.representation import DISTANCES
 from tokbench.bench import Bench
 from tokbench.config import JudgeCard, TaskCard, TokenizerCard
 from tokbench.data.dataset import Dataset, Utterance
-from tokbench.errors import CardError, ItemError
+from tokbench.errors import CardError, ItemError, NotApplicable
 from tokbench.metrics.abx import CONDITIONS, condition_components
 from tokbench.metrics.base import under
 from tokbench.metrics.catalogue import metric
@@ -78,6 +78,20 @@ class Abx(Protocol):
         self.min_cells = int(self.params.get("min_cells", 100))
         self.rates = [Fraction(str(rate)) for rate in self.params.get("rates", ())]
 
+    @classmethod
+    def for_comparison(cls, params: Mapping[str, Any], cards: Sequence[TokenizerCard]) -> dict[str, Any]:
+        """The parameters with the frame rates of all tokenizers, so that what is empty for one is left out for all."""
+        rates = {Fraction(str(rate)) for rate in params.get("rates", ())}
+        more: set[Fraction] = set()
+        for card in cards:
+            try:
+                more |= {stream.rate_hz for stream in _streams(card, params)}
+            except NotApplicable:
+                continue  # it has a row that says why, and no items
+        if more <= rates:
+            return dict(params)
+        return {**params, "rates": [str(rate) for rate in sorted(rates | more)]}
+
     def check(self, card: TokenizerCard) -> None:
         """Raise `NotApplicable` where no stream holds frames of speech."""
         super().check(card)
@@ -94,7 +108,7 @@ class Abx(Protocol):
             NotApplicable: there are no frames.
         """
         made: list[Representation] = []
-        streams = frame_streams(card, kinds=("codes", "latent"), max_rate=float(self.params.get("max_rate", 150)))
+        streams = _streams(card, self.params)
         for stream in streams:
             if stream.kind == "latent":
                 made.append(Representation(f"{stream.name}:latent", "latent", stream, self.distance))
@@ -223,6 +237,7 @@ class Abx(Protocol):
             codebook=codebook,
             also_rates=self.rates,
             pad=int(self.params.get("pad", 1)),
+            device=str(self.params.get("device", "cpu")),
             threads=int(self.params["threads"]) if "threads" in self.params else None,
         )
         phones = {label: number for number, label in enumerate(found.phones)}
@@ -256,3 +271,7 @@ class Abx(Protocol):
                 "error": found.error,
             }
         )
+
+
+def _streams(card: TokenizerCard, params: Mapping[str, Any]) -> list[StreamSpec]:
+    return frame_streams(card, kinds=("codes", "latent"), max_rate=float(params.get("max_rate", 150)))

@@ -143,6 +143,11 @@ class Protocol(ABC):
         if missing:
             raise NotApplicable(f"{card.name} lacks {' and '.join(missing)}, which {self.task.name} needs")
 
+    @classmethod
+    def for_comparison(cls, params: Mapping[str, Any], cards: Sequence[TokenizerCard]) -> dict[str, Any]:  # noqa: ARG003
+        """The parameters under which these tokenizers can be compared with each other; as they are by default."""
+        return dict(params)
+
     def limitation(self, card: TokenizerCard) -> str | None:  # noqa: ARG002 - most protocols have none
         """Why a complete result lacks some of the task's metrics, in words for the tables."""
         return None
