@@ -61,8 +61,7 @@ def checkpoint_identity(card: TokenizerCard, weights: Path | None) -> dict[str, 
     if declared:
         return {"weights": f"sha256:{declared}"}
     cached = _cached(published) if published.source == "hub" else None
-    commit = cached.parent.name if cached is not None else None
-    return {published.location: published.revision or commit or "main"}
+    return {published.location: published.revision or (_commit(cached) if cached is not None else "main")}
 
 
 def find_snapshot(card: TokenizerCard, weights: Path | None) -> tuple[Path, Path]:
@@ -102,7 +101,7 @@ def snapshot_identity(card: TokenizerCard, weights: Path | None) -> dict[str, st
     if weights is None:
         published = _published(card)
         cached = _cached(published)
-        return {published.location: published.revision or (cached.parent.name if cached is not None else "main")}
+        return {published.location: published.revision or (_commit(cached) if cached is not None else "main")}
     return {path.name: f"sha256:{file_sha256(path)}" for path in find_snapshot(card, weights)}
 
 
@@ -146,6 +145,11 @@ def _cached(published: Weights) -> Path | None:
         if isinstance(found, str):
             return Path(found)
     return None
+
+
+def _commit(cached: Path) -> str:
+    """The commit in the path of a file in the hub's cache, `.../snapshots/COMMIT/...`."""
+    return cached.parts[len(cached.parts) - 1 - cached.parts[::-1].index("snapshots") + 1]
 
 
 def _download(card: TokenizerCard, published: Weights, hint: str | None = None) -> Path:

@@ -18,6 +18,7 @@ from tokbench.tokenizers.unit_to_mel import UnitToMel
 
 __all__ = ["Units"]
 
+_TABLE, _MEAN = "unit_to_mel.table", "unit_to_mel.mean"
 _KEY = "tokbench"
 """Metadata entry that holds all others as JSON."""
 
@@ -28,12 +29,12 @@ class Units:
 
     Attributes:
         centroids: float32 `[k, D]`.
-        to_mel: for decoding.
+        to_mel: for decoding; None where something else decodes centroids.
         metadata: where it comes from: corpus and fingerprint, features, layer, k, seed, inertia, version.
     """
 
     centroids: npt.NDArray[np.float32]
-    to_mel: UnitToMel
+    to_mel: UnitToMel | None
     metadata: dict[str, str]
 
     def save(self, path: Path) -> None:
@@ -41,12 +42,11 @@ class Units:
         _require_safetensors()
         from safetensors.numpy import save
 
+        tensors = {"centroids": self.centroids}
+        if self.to_mel is not None:
+            tensors[_TABLE], tensors[_MEAN] = self.to_mel.table.astype(np.float16), self.to_mel.mean
         data = save(
-            {
-                "centroids": self.centroids,
-                "unit_to_mel.table": self.to_mel.table.astype(np.float16),
-                "unit_to_mel.mean": self.to_mel.mean,
-            },
+            tensors,
             # One key: safetensors writes several in a random order, and equal codebooks should be equal files.
             metadata={_KEY: json.dumps(self.metadata, sort_keys=True)},
         )
@@ -76,11 +76,12 @@ class Units:
 
         try:
             with safe_open(path, framework="numpy") as file:
-                table = file.get_tensor("unit_to_mel.table").astype(np.float32)
-                mean = file.get_tensor("unit_to_mel.mean")
+                to_mel = None
+                if _TABLE in file.keys():  # noqa: SIM118 - no mapping, it has keys() alone
+                    to_mel = UnitToMel(file.get_tensor(_TABLE).astype(np.float32), file.get_tensor(_MEAN))
                 return cls(
                     file.get_tensor("centroids"),
-                    UnitToMel(table, mean),
+                    to_mel,
                     json.loads((file.metadata() or {}).get(_KEY, "{}")),
                 )
         except (SafetensorError, OSError) as error:

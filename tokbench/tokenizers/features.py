@@ -26,6 +26,7 @@ from tokbench.errors import CardError, MissingBackend, MissingWeights, UnknownNa
 from tokbench.types import Wave
 
 __all__ = [
+    "LATENTS",
     "NAMES",
     "FrameFeatures",
     "LogMel",
@@ -55,7 +56,10 @@ _SSL_FILES = ("config.json", "preprocessor_config.json")
 _SSL_WEIGHTS = ("model.safetensors", "pytorch_model.bin")
 
 NAMES = ("mfcc", "logmel", "whisper-tiny", *_HUB)
-"""What `load_features` knows."""
+"""What `load_features` knows, beside the latents of tokenizers."""
+
+LATENTS = "latents:"
+"""`latents:NAME` is the latent stream of the tokenizer NAME."""
 
 
 class FrameFeatures(ABC):
@@ -235,19 +239,29 @@ class SslLayer(FrameFeatures):
 
 
 def load_features(
-    name: str, *, layer: int | None = None, device: str = "cpu", weights: Path | None = None
+    name: str,
+    *,
+    layer: int | None = None,
+    device: str = "cpu",
+    weights: Path | None = None,
+    allow_pickle: bool = False,
 ) -> FrameFeatures:
-    """The features called `name`, one of `NAMES`.
+    """The features called `name`, one of `NAMES` or `latents:TOKENIZER`.
 
     Args:
         name: family.
         layer: hidden layer of HuBERT or WavLM; the others have none.
         device: torch device string; the classical ones ignore it.
         weights: folder that replaces package and hub.
+        allow_pickle: whether a tokenizer's weights may be a pickle.
 
     Raises:
         UnknownName, CardError, MissingBackend, MissingWeights: see the classes.
     """
+    if name.startswith(LATENTS):
+        from tokbench.tokenizers.latent_units import LatentFeatures
+
+        return LatentFeatures(name.removeprefix(LATENTS), device=device, weights=weights, allow_pickle=allow_pickle)
     if name in _HUB:
         if layer is None:
             raise CardError(f"'{name}' needs a layer", where="params.layer")
@@ -263,6 +277,10 @@ def load_features(
 
 def features_identity(name: str, weights: Path | None = None) -> dict[str, str]:
     """What decides the features beside the code: file -> sha256, or hub repository -> commit. No torch import."""
+    if name.startswith(LATENTS):
+        from tokbench.tokenizers.latent_units import latents_identity
+
+        return latents_identity(name.removeprefix(LATENTS), weights)
     if name == "whisper-tiny":
         folder = _whisper_folder(weights)
         return {"whisper-tiny.en/model.bin": file_sha256(folder / "model.bin"), "ctranslate2": _version("ctranslate2")}

@@ -28,7 +28,7 @@ from tokbench.tokenizers.base import Tokenizer
 from tokbench.tokenizers.clustering import KMeansFit, assign, fit_kmeans
 from tokbench.tokenizers.codebook import Units
 from tokbench.tokenizers.features import FrameFeatures, features_identity, file_sha256, load_features
-from tokbench.tokenizers.unit_to_mel import fit_unit_to_mel
+from tokbench.tokenizers.unit_to_mel import UnitToMel, fit_unit_to_mel
 from tokbench.types import Encoded, Wave
 
 __all__ = ["KMeansParams", "KMeansUnits", "cache_folder"]
@@ -55,6 +55,8 @@ class KMeansParams(BaseModel):
     """`utterance`: every feature has zero mean and unit variance over the utterance."""
     corpus: str = "mini-en:train"
     """What it is fitted on, as typed after `--data`."""
+    lookahead_samples: int = Field(default=0, ge=0)
+    """How far a frame's window reaches beyond its hop; so much may be missing from the last frame."""
     centroids: str | None = None
     """File in `tokbench/tokenizers/weights`; None: fitted on first use and kept in the cache folder."""
 
@@ -82,7 +84,11 @@ class KMeansUnits(Tokenizer):
         super().__init__(card, device=device, weights=weights, allow_pickle=allow_pickle)
         self._params = _params(card)
         self._frames: FrameFeatures = load_features(
-            self._params.features, layer=self._params.layer, device=device, weights=_feature_weights(weights)
+            self._params.features,
+            layer=self._params.layer,
+            device=device,
+            weights=_feature_weights(weights),
+            allow_pickle=allow_pickle,
         )
         path = _find(card, self._params, weights)
         self._units: Units | None = self._checked(Units.load(path), path) if path is not None else None
@@ -138,7 +144,7 @@ class KMeansUnits(Tokenizer):
             spool = _Spool(Path(folder), self._frames.dim)
             for wave in wavs:
                 prepared = self.prepare(wave)
-                spool.add(self._quantisable(prepared), log_mel(_levelled(prepared)))
+                spool.add(self._quantisable(prepared), self._heard(prepared))
             rows = spool.rows()
             if len(rows) < self._params.k:
                 raise CardError(
@@ -146,8 +152,7 @@ class KMeansUnits(Tokenizer):
                     where=f"{self.card.name}: params.k",
                 )
             found = fit_kmeans(rows, self._params.k, seed=seed, device=self.device)
-            pairs = ((assign(features, found.centroids), mels) for features, mels in spool.utterances())
-            to_mel = fit_unit_to_mel(pairs, self._params.k)
+            to_mel = self._fit_decoder(spool, found.centroids)
         self._units = Units(found.centroids, to_mel, self._metadata(found, seed, corpus, fingerprint))
         return {
             "inertia": found.inertia,
@@ -156,6 +161,14 @@ class KMeansUnits(Tokenizer):
             "passes": float(found.passes),
             "converged": float(found.converged),
         }
+
+    def _heard(self, wave: Wave) -> npt.NDArray[np.float32]:
+        """What the decoder is fitted to, float32 `[m, n_mels]`; no rows where there is no decoder to fit."""
+        return log_mel(_levelled(wave))
+
+    def _fit_decoder(self, spool: _Spool, centroids: npt.NDArray[np.float32]) -> UnitToMel | None:
+        pairs = ((assign(features, centroids), mels) for features, mels in spool.utterances())
+        return fit_unit_to_mel(pairs, self._params.k)
 
     def save(self, path: Path) -> None:
         """Write the codebook; a card finds it as `params.centroids`, and `--weights` takes it too."""
@@ -183,7 +196,11 @@ class KMeansUnits(Tokenizer):
         codes = np.asarray(item.streams[self.card.streams[0].name], np.int64)
         if codes.size == 0:
             raise TokensError("there are no tokens to decode")
-        mels = self.units.to_mel(codes)
+        to_mel = self.units.to_mel
+        if to_mel is None:
+            raise MissingWeights("its codebook has no map from units to mels", where=self.card.name,
+                                 hint="Give the codebook that `tokbench` fitted for this card")  # fmt: skip
+        mels = to_mel(codes)
         missing = VOCODER_MEL.n_frames(item.n_samples) - len(mels)
         mels = np.pad(mels, ((0, missing), (0, 0)), mode="edge") if missing > 0 else mels
         return vocode(mels[: VOCODER_MEL.n_frames(item.n_samples)], item.n_samples)
@@ -289,7 +306,8 @@ def _feature_weights(weights: Path | None) -> Path | None:
     """The folder that `--weights` names, unless it only holds a codebook."""
     if weights is None or weights.is_file():
         return None
-    return None if _given(weights) is not None and not (weights / "config.json").is_file() else weights
+    holds_model = (weights / "config.json").is_file() or any(weights.glob("*.pth"))
+    return None if _given(weights) is not None and not holds_model else weights
 
 
 def _shipped(params: KMeansParams) -> Path | None:
@@ -310,7 +328,7 @@ def _find(card: TokenizerCard, params: KMeansParams, weights: Path | None) -> Pa
 
 def _recipe(params: KMeansParams, weights: Path | None) -> str:
     """Readable name and hash of everything that decides the fitted centroids."""
-    whole = params.model_dump(exclude={"centroids"}) | {
+    whole = params.model_dump(exclude={"centroids", "lookahead_samples"}) | {
         "version": FIT_VERSION,
         "identity": features_identity(params.features, _feature_weights(weights)),
     }
