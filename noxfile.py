@@ -70,9 +70,20 @@ def types(session: nox.Session) -> None:
 
 @nox.session(venv_backend="none")
 def demo(session: nox.Session) -> None:
-    """The embedded suite and its pages; arguments after `--` replace `--all-tokenizers`."""
+    """The embedded suite and its pages; arguments after `--` replace `--all-tokenizers`.
+
+    Audio that systems' authors published gets rows, too, where TOKBENCH_PUBLISHED_AUDIO names a folder of it.
+    """
     arguments = session.posargs or ["--all-tokenizers"]
     program(session, "mini", "tokbench", "run", "--suite", "mini", *arguments)
+    beside = Path(os.environ.get("TOKBENCH_SHARED", "../shared")) / "data" / "published-audio"
+    published = Path(os.environ.get("TOKBENCH_PUBLISHED_AUDIO", beside))
+    if published.is_dir():
+        os.environ["TOKBENCH_PUBLISHED_AUDIO"] = str(published.resolve())
+        for suite in ("published-reconstruction", "published-vc"):
+            program(session, "mini", "tokbench", "run", "--suite", suite)
+    else:
+        session.log(f"no rows of published audio: {published} is no folder (set TOKBENCH_PUBLISHED_AUDIO)")
     program(session, "mini", "tokbench", "leaderboard", "build")
 
 

@@ -6,6 +6,7 @@ folder; mappings are merged, everything else is replaced. A mistake is reported 
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Mapping
 from fractions import Fraction
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar
@@ -22,7 +23,7 @@ from pydantic import (
     model_validator,
 )
 
-from tokbench.errors import CardError
+from tokbench.errors import CardError, UserError
 from tokbench.streams import Capability, GlobalSpec, Role, StreamSpec
 
 __all__ = [
@@ -317,6 +318,37 @@ class SuiteCard(Card):
     """Task -> judges, where they differ from the task card's."""
     params: dict[str, dict[str, Any]] = {}
     """Task -> protocol parameters merged over the task card's."""
+    folder: str | None = None
+    """Environment variable with the folder that `{folder}` stands for in tokenizers and data."""
+    holds: str = ""
+    """What that folder must hold, for the message where it is missing."""
+
+    def located(self, environment: Mapping[str, str]) -> SuiteCard:
+        """The suite with its folder in place of `{folder}`.
+
+        Raises:
+            UserError: it needs a folder, and the variable names none.
+        """
+        if self.folder is None:
+            return self
+        place = Path(environment.get(self.folder, "")).expanduser()
+        if not environment.get(self.folder) or not place.is_dir():
+            said = f"'{place}' is no folder" if environment.get(self.folder) else "it is not set"
+            raise UserError(
+                f"the suite {self.name} needs a folder that {self.folder} names, and {said}",
+                hint=f"Type: export {self.folder}=DIR, with {self.holds or 'its data'} in it",
+            )
+        root = str(place.absolute())
+
+        def fill(texts: Iterable[str]) -> tuple[str, ...]:
+            return tuple(text.replace("{folder}", root) for text in texts)
+
+        return self.model_copy(
+            update={
+                "tokenizers": fill(self.tokenizers),
+                "data": {task: fill(specs) for task, specs in self.data.items()},
+            }
+        )
 
 
 AnyCard = TypeVar("AnyCard", bound=Card)

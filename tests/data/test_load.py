@@ -36,6 +36,12 @@ def test_card_gives_licence_and_language(tmp_path: Path) -> None:
     assert len(dataset) == 3
 
 
+def test_a_dataset_can_be_given_a_name(tmp_path: Path) -> None:
+    chapter(tmp_path, "test-clean", "7")
+    assert load_dataset(f"librispeech:{tmp_path}?name=mine").name == "mine"
+    assert load_dataset(f"librispeech:{tmp_path}?name=mine", limit=2).name == "mine (2 utterances)"
+
+
 def test_split_and_limit(tmp_path: Path) -> None:
     for speaker in ("7", "8", "9"):
         chapter(tmp_path, "test-clean", speaker)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -80,7 +81,7 @@ def run(
     from tokbench.registry import extra_paths, find_card
     from tokbench.runner import Options
 
-    suite_card = find_card(SuiteCard, suite) if suite else None
+    suite_card = find_card(SuiteCard, suite).located(os.environ) if suite else None
     folders = parse_judge_weights(judge_weights or [])
     options = Options(
         store=store_path(store).absolute(),

@@ -2,7 +2,7 @@
 
 `mini-en`, `mini-en:train`, `librispeech:DIR`, `vctk:DIR?mic=mic2`, `folder:DIR?speaker=REGEX`, `manifest:FILE`, or the
 name of a dataset card that `tokbench data get` has fetched, with or without a split: `librispeech:test-clean`. Any of
-them takes `?alignments=FOLDER`, a folder of TextGrid files.
+them takes `?alignments=FOLDER`, a folder of TextGrid files, and `?name=NAME`, what results call it.
 """
 
 from __future__ import annotations
@@ -46,7 +46,7 @@ def load_dataset(spec: str, *, split: str | None = None, limit: int | None = Non
         raise DatasetError(f"a limit of {limit} utterances leaves nothing", where=spec, hint="Use a limit of 1 or more")
     name, colon, rest = spec.partition(":")
     rest, options = _options(rest, spec)
-    alignments = options.pop("alignments", None)
+    alignments, called = options.pop("alignments", None), options.pop("name", None)
     if name == EMBEDDED:
         dataset = _embedded(rest, split, spec, options)
     else:
@@ -71,6 +71,8 @@ def load_dataset(spec: str, *, split: str | None = None, limit: int | None = Non
         from tokbench.data.attach import attach_alignments
 
         dataset = replace(dataset, utterances=attach_alignments(dataset.utterances, Path(alignments).expanduser()))
+    if called is not None:
+        dataset = replace(dataset, name=called)
     if limit is None or limit >= len(dataset):
         return dataset
     # Another name: a run on a part must never be taken for, or written over, a run on the whole.
