@@ -119,7 +119,8 @@ class SampleClip(_Record):
 
     item: str
     kind: str
-    """ "original", "decoded", "converted", "source", "reference", "generated"."""
+    """Recordings that all tokenizers share: "original", "source", "reference", "truth"; a tokenizer's own: "decoded",
+    "converted", "resynthesis", "prompt", "continuation", "generated". Pages show any other under its own name."""
     path: str
     text: str | None = None
     transcript: str | None = None

@@ -82,6 +82,11 @@ _DATA = DatasetRecord(
 )  # fmt: skip
 
 
+def dataset() -> DatasetRecord:
+    """The invented corpus."""
+    return _DATA
+
+
 def task_card(**changes: Any) -> TaskCard:
     """The invented task."""
     fields: dict[str, Any] = {

@@ -42,7 +42,9 @@ class BarDef(Strict):
 
     title: str
     conditions: dict[str, str]
-    """What a bar is called -> metric without judge; the last one orders the rows."""
+    """What a bar is called -> metric without judge."""
+    order: str
+    """The condition that orders the rows."""
     axis: str
     chance: float | None = None
     """Where guessing would be, in display units."""

@@ -12,9 +12,10 @@ from typing import Any
 from tokbench.errors import UserError
 from tokbench.leaderboard.ablation_page import AblationPage
 from tokbench.leaderboard.board import Board, load_board
-from tokbench.leaderboard.clips import GAIN_RULE, ClipSet, collect
+from tokbench.leaderboard.clips import GAIN_RULE, collect
 from tokbench.leaderboard.definitions import definition, meanings
 from tokbench.leaderboard.exports import results_json, to_csv, to_json, to_latex, to_markdown
+from tokbench.leaderboard.figures import Figure
 from tokbench.leaderboard.load import Loaded, read_folders
 from tokbench.leaderboard.model import Row, Table
 from tokbench.leaderboard.numbers import dataset_label, format_number, slug
@@ -104,6 +105,7 @@ class _Site:
         clips = {table.id: collect(table, self.out) for table in self.tables}
         figures = {table.id: make_figures(table, self.tables, self.board, self.families) for table in self.tables}
         self._downloads()
+        own = {(t.id, row.name): row_figures(t, row) for t in self.tables for row in t.measured}
         common: dict[str, Any] = {
             "board": self.board,
             "tables": self.tables,
@@ -124,16 +126,16 @@ class _Site:
             self._page(
                 f"tasks/{table.id}.html",
                 "task.html.j2",
-                common | {"table": table},
+                common | {"table": table, "pictures": _links(table, own)},
                 data=[(table, table.shared)],
             )
         for name, result in common["tokenizers"].items():
             appearances = [(t, row) for t in self.tables for row in t.rows if row.name == name]
             refused = [r for r in self.loaded.refused if r.result.tokenizer.name == name]
-            samples = _samples_of(name, clips)
-            own = {t.id: row_figures(t, row) for t, row in appearances if row.applicable}
+            samples = {t.id: [one for entry in clips[t.id] if (one := entry.of(name))] for t, _ in appearances}
             context = {"name": name, "card": result.tokenizer, "appearances": appearances, "refused": refused,
-                       "samples": samples, "own": own}  # fmt: skip
+                       "samples": samples, "own": {t.id: own.get((t.id, name), []) for t, _ in appearances},
+                       "missed": [t for t in self.tables if name in t.not_run]}  # fmt: skip
             self._page(f"tokenizers/{slug(name)}.html", "tokenizer.html.j2", common | context)
         for page in self.ablations:
             self._page(page.path, "ablation.html.j2", common | page.context())
@@ -243,14 +245,12 @@ class _Site:
         return (days[0], days[-1]) if days else None
 
 
-def _samples_of(name: str, clips: Mapping[str, Sequence[ClipSet]]) -> list[tuple[str, ClipSet]]:
-    """The clip sets in which a tokenizer takes part, cut down to it and the originals."""
-    found = []
-    for table, sets in clips.items():
-        for entry in sets:
-            mine = [c for c in entry.clips if c.row is None or c.row.name == name]
-            if any(c.row is not None for c in mine):
-                found.append((table, ClipSet(entry.item, entry.text, mine)))
+def _links(table: Table, own: Mapping[tuple[str, str], Sequence[Figure]]) -> dict[str, list[tuple[str, str]]]:
+    """Tokenizers and links to their own charts of one table, by the charts' title."""
+    found: dict[str, list[tuple[str, str]]] = {}
+    for row in table.measured:
+        for figure in own[table.id, row.name]:
+            found.setdefault(figure.topic, []).append((row.name, f"tokenizers/{row.slug}.html#{figure.id}"))
     return found
 
 
@@ -299,4 +299,5 @@ def _environment() -> Any:
     }
     environment.filters |= {"slug": slug, "label": dataset_label}
     environment.filters["raw"] = Markup
+    environment.filters["select_full"] = lambda mapping: [key for key, value in mapping.items() if value]
     return environment

@@ -14,6 +14,8 @@ from tokbench.types import Direction
 __all__ = ["Interval", "Point", "front", "rank_plot", "scatter"]
 
 FONT = 12.5
+CROWDED = 12
+"""More points than this get fainter whiskers."""
 
 
 @dataclass(frozen=True)
@@ -97,19 +99,19 @@ def scatter(
         parts.append(text(x, base, label, "ref", side))
         keep_clear.append(spot)
         obstacles += [Box(left, y - 1, right, y + 1) for y in ys_of]
-    for name, value in x_lines:
-        x = x_axis(value)
-        parts.append(whisker((x, x), (top, bottom), "ref"))
+    for names, xs_of in _references([(name, x_axis(value)) for name, value in x_lines], apart=17):
+        parts += [whisker((x, x), (top, bottom), "ref") for x in xs_of]
+        name, x = ", ".join(names), max(xs_of)
         # Upright text along the line, read from below; at its upper end, which a stepped front rarely reaches.
         parts.append(
             f'<text class="ref" text-anchor="end" transform="translate({x + 12:.1f} {top + 4:.1f}) rotate(-90)">'
             f"{escape(name)}</text>"
         )
         keep_clear.append(Box(x + 1, top, x + 15, top + 6 + len(name) * FONT * 0.54))
-        obstacles.append(Box(x - 1, top, x + 1, bottom))
+        obstacles += [Box(x - 1, top, x + 1, bottom) for x in xs_of]
     parts += _front_line(centres, better, right)
     for point, (x, y) in zip(points, centres, strict=True):
-        style = f"w c{point.family % SHAPES}"
+        style = f"w c{point.family % SHAPES}{' faint' if len(points) > CROWDED else ''}"
         if point.x_ci:
             ends_x = (x_axis(point.x_ci[0]), x_axis(point.x_ci[1]))
             parts.append(whisker(ends_x, (y, y), style))
@@ -150,15 +152,15 @@ def _front_line(centres: Sequence[tuple[float, float]], better: Direction, right
     return [f'<path class="front" d="{path}"/>']
 
 
-def _references(lines: Sequence[tuple[str, float]]) -> list[tuple[list[str], list[float]]]:
+def _references(lines: Sequence[tuple[str, float]], *, apart: float = 24) -> list[tuple[list[str], list[float]]]:
     """Reference lines grouped so that labels of close lines become one: names and pixel positions."""
     groups: list[tuple[list[str], list[float]]] = []
-    for name, y in sorted(lines, key=lambda line: line[1]):
-        if groups and y - groups[-1][1][-1] < 24:
+    for name, place in sorted(lines, key=lambda line: line[1]):
+        if groups and place - groups[-1][1][-1] < apart:
             groups[-1][0].append(name)
-            groups[-1][1].append(y)
+            groups[-1][1].append(place)
         else:
-            groups.append(([name], [y]))
+            groups.append(([name], [place]))
     return groups
 
 

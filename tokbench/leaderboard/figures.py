@@ -8,7 +8,8 @@ from dataclasses import dataclass, field
 from tokbench.leaderboard.drawing import key, marker
 from tokbench.leaderboard.model import Cell, Column, Row
 
-__all__ = ["NARROW", "WIDE", "Figure", "arrow", "axis_label", "both_widths", "ends", "family_keys", "shown", "why",
+__all__ = ["NARROW", "WIDE", "Figure", "arrow", "axis_label", "both_widths", "ends", "family_keys", "left_out",
+           "shown", "why",
            "words"]  # fmt: skip
 
 WIDE, NARROW = 640, 360
@@ -29,9 +30,11 @@ class Figure:
     legend: list[tuple[str, str]] = field(default_factory=list)
     """Marks (SVG) and what they stand for."""
     left_out: list[str] = field(default_factory=list)
-    """Ranked tokenizers that the chart cannot show, each with its reason."""
+    """Ranked tokenizers that the chart cannot show, with their reasons."""
     front: bool = False
     """Whether the front page shows it."""
+    topic: str = ""
+    """What it is called among links, where the title says too much."""
 
 
 def both_widths(draw: Callable[..., str], identifier: str, heights: tuple[int, int] | None = None) -> tuple[str, str]:
@@ -79,6 +82,15 @@ def words(cell: Cell) -> str:
 def why(*cells: Cell) -> str:
     """Why the first cell without a value has none."""
     return next((cell.reason or "no value" for cell in cells if cell.value is None), "no value")
+
+
+def left_out(cells: Sequence[tuple[Row, str]]) -> list[str]:
+    """Tokenizers that a chart cannot show, by reason; those to which the task does not apply are in its table."""
+    by_reason: dict[str, list[str]] = {}
+    for row, reason in cells:
+        if row.applicable:
+            by_reason.setdefault(reason, []).append(row.name)
+    return [f"{', '.join(names)} ({reason})" for reason, names in by_reason.items()]
 
 
 def family_keys(rows: Sequence[Row], families: Mapping[str, int]) -> list[tuple[str, str]]:

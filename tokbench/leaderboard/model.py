@@ -156,6 +156,10 @@ class Row:
         """Whether there are numbers."""
         return self.result.status != "not_applicable"
 
+    def answers(self, columns: Sequence[Column]) -> bool:
+        """Whether any of these columns has a value for this tokenizer."""
+        return any(self.cells[column.id].value is not None for column in columns)
+
     def has_any(self, columns: Sequence[Column]) -> bool:
         """Whether any of these columns was estimated for this tokenizer."""
         return any(self.cells[column.id].estimate is not None for column in columns)
@@ -196,6 +200,14 @@ class Table:
             for column in self.columns:
                 if column.stream is None and not self._answered(column):
                     found[self.measured[0].cells[column.id].reason or "no value"].append(column)
+        return list(found.items())
+
+    def without(self, columns: Sequence[Column]) -> list[tuple[str, list[Row]]]:
+        """Tokenizers with results, and none in these columns, by the reason."""
+        found: dict[str, list[Row]] = defaultdict(list)
+        for row in self.measured:
+            if not row.answers(columns):
+                found[row.cells[columns[0].id].reason or "no value"].append(row)
         return list(found.items())
 
     def _answered(self, column: Column) -> bool:

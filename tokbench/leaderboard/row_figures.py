@@ -53,6 +53,7 @@ def _matrix(table: Table, row: Row, stream: str, joint: pd.DataFrame) -> Figure:
     return Figure(
         id=identifier,
         title=title,
+        topic="Phones by codes",
         caption="Each column is a code, each row a phone: the darker a cell, the surer the code is of the phone. A "
         "clean diagonal is an inventory that follows phones; smears are confusions, and a long row of silence is codes "
         "spent on pauses. It shows frequent codes alone, and not how long or in which order they come.",
@@ -100,6 +101,7 @@ def _curves(table: Table, row: Row) -> list[Figure]:
             Figure(
                 id=identifier,
                 title=title,
+                topic=title,
                 caption="One line for each seed"
                 + (", one colour for each run." if len(runs) > 1 else ".")
                 + " Long curves are averaged over neighbouring steps; the last value is as it was logged.",

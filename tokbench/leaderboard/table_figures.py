@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from functools import partial
@@ -14,7 +14,19 @@ from tokbench.leaderboard.board import BarDef, Board, ChartDef, DetDef
 from tokbench.leaderboard.ceiling import reference_lines
 from tokbench.leaderboard.charts import Interval, Point, rank_plot, scatter
 from tokbench.leaderboard.det import Trade, det_plot
-from tokbench.leaderboard.figures import Figure, arrow, axis_label, both_widths, ends, family_keys, shown, why, words
+from tokbench.leaderboard.drawing import SHAPES
+from tokbench.leaderboard.figures import (
+    Figure,
+    arrow,
+    axis_label,
+    both_widths,
+    ends,
+    family_keys,
+    left_out,
+    shown,
+    why,
+    words,
+)
 from tokbench.leaderboard.model import Cell, Column, Row, Table
 from tokbench.leaderboard.standing import rank_intervals
 from tokbench.leaderboard.trials import trial_scores
@@ -116,11 +128,11 @@ def _scatter(
         legend=family_keys([row for row, _, _ in drawn], families),
         head=["Tokenizer", axis_label(x), axis_label(y)],
         body=[[row.name, words(a), words(b)] for row, a, b in [*drawn, *ceilings]],
-        left_out=[
-            *(f"{row.name} ({why(row.cells[y.id] if row.name not in places else places[row.name], row.cells[y.id])})"
-              for row in table.ranked if row.name in places and cells[row.name] not in complete),
-            *(f"{row.name} (not run: {beside.task.title})" for row in table.ranked if row.name not in places),
-        ],
+        left_out=left_out(
+            [(row, why(cells[row.name][1], cells[row.name][2])) for row in table.ranked
+             if row.name in cells and cells[row.name] not in complete]
+            + [(row, f"not run: {beside.task.title}") for row in table.ranked if row.name not in cells]
+        ),
         front=chart.front,
     )  # fmt: skip
 
@@ -140,7 +152,7 @@ def _bars(table: Table, chart: BarDef, families: Mapping[str, int]) -> list[Figu
         rows = [r for r in table.rows if any(r.cells[c.id].value is not None for c in present.values())]
         if len(rows) < 2:
             continue
-        first = next(reversed(present.values()))
+        first = present.get(chart.order, next(iter(present.values())))
         sign = -1.0 if first.direction == "higher" else 1.0
         rows.sort(key=lambda r: (r.cells[first.id].value is None, sign * (r.cells[first.id].value or 0.0), r.name))
         drawn = [
@@ -178,11 +190,9 @@ def _bars(table: Table, chart: BarDef, families: Mapping[str, int]) -> list[Figu
                 legend=bar_keys(tuple(present)) + family_keys(rows, families),
                 head=["Tokenizer", *(f"{axis_label(c)}" for c in present.values())],
                 body=[[row.name, *(words(row.cells[c.id]) for c in present.values())] for row in rows],
-                left_out=[
-                    f"{r.name} ({why(*(r.cells[c.id] for c in present.values()))})"
-                    for r in table.ranked
-                    if r not in rows
-                ],
+                left_out=left_out(
+                    [(r, why(*(r.cells[c.id] for c in present.values()))) for r in table.ranked if r not in rows]
+                ),
                 front=chart.front and not any(f.front for f in figures),
             )
         )
@@ -192,27 +202,26 @@ def _bars(table: Table, chart: BarDef, families: Mapping[str, int]) -> list[Figu
 def _dets(table: Table, chart: DetDef, column: Column, families: Mapping[str, int]) -> list[Figure]:
     """DET curves of every tokenizer whose rows hold the scores: in one chart, or in one for each family."""
     trades: dict[str, Trade] = {}
-    left_out: list[str] = []
+    absent: list[tuple[Row, str]] = []
     rows = {row.name: row for row in table.rows}
     for row in table.rows:
         cell = row.cells[column.id]
         if cell.estimate is None or cell.value is None:
-            left_out += [f"{row.name} ({why(cell)})"] if row.applicable else []
+            absent.append((row, why(cell)))
             continue
         scores = trial_scores(row.result, cell.estimate)
         if scores is None:
-            left_out.append(f"{row.name} (its rows hold no scores of trials)")
+            absent.append((row, "the rows hold no scores of trials"))
         elif not 0 < cell.value < 1:
-            left_out.append(f"{row.name} ({'no' if cell.value == 0 else 'nothing but'} errors, no curve)")
+            absent.append((row, f"{'no' if cell.value == 0 else 'nothing but'} errors, so there is no curve"))
         else:
             try:
                 curve = det_curve(*scores)
             except UndefinedMetric as error:
-                left_out.append(f"{row.name} ({error.what})")
+                absent.append((row, error.what))
                 continue
             family = families[row.result.tokenizer.family]
-            place = sum(t.family == family for t in trades.values())
-            trades[row.name] = Trade(row.name, curve.far, curve.frr, cell.value, family, place)
+            trades[row.name] = Trade(row.name, curve.far, curve.frr, cell.value, family)
     if len(trades) < 2:
         return []
     order = sorted(trades.values(), key=lambda t: (-t.eer if column.direction == "higher" else t.eer, t.name))
@@ -226,6 +235,7 @@ def _dets(table: Table, chart: DetDef, column: Column, families: Mapping[str, in
         identifier = f"{table.id}-det-{column.id}{f'-{number}' if family else ''}"
         title = f"{chart.title}{f' ({column.label})' if column.label else ''}{f', {family}' if family else ''}"
         others = [trade for trade in order if trade not in chosen]
+        chosen = _told_apart(chosen)
         description = (
             f"{len(chosen)} curves; horizontal axis {chart.x_label}, vertical axis {chart.y_label}, in percent."
         )
@@ -245,10 +255,22 @@ def _dets(table: Table, chart: DetDef, column: Column, families: Mapping[str, in
                 legend=family_keys([rows[t.name] for t in chosen], families),
                 head=["Tokenizer", axis_label(column)],
                 body=[[t.name, words(rows[t.name].cells[column.id])] for t in chosen],
-                left_out=left_out if number == 0 else [],
+                left_out=left_out(absent) if number == 0 else [],
             )
         )
     return figures
+
+
+def _told_apart(trades: Sequence[Trade]) -> list[Trade]:
+    """Line styles for the members of a family; colours, too, where all are of one family and colour says nothing."""
+    if len({trade.family for trade in trades}) == 1:
+        return [replace(trade, family=number % SHAPES, place=number // SHAPES) for number, trade in enumerate(trades)]
+    seen: Counter[int] = Counter()
+    made = []
+    for trade in trades:
+        made.append(replace(trade, place=seen[trade.family]))
+        seen[trade.family] += 1
+    return made
 
 
 def _ranks(table: Table, column: Column, families: Mapping[str, int]) -> Figure | None:
@@ -279,5 +301,5 @@ def _ranks(table: Table, column: Column, families: Mapping[str, int]) -> Figure 
         head=["Tokenizer", "Rank", "Best rank (95 %)", "Worst rank (95 %)"],
         body=[[i.name, f"{i.rank:g}", f"{i.low:g}", f"{i.high:g}"] for i in intervals],
     )
-    missing = [r for r in table.ranked if r.cells[column.id].value is None]
-    return replace(figure, left_out=[f"{r.name} ({why(r.cells[column.id])})" for r in missing])
+    missing = [(r, why(r.cells[column.id])) for r in table.ranked if r.cells[column.id].value is None]
+    return replace(figure, left_out=left_out(missing))
