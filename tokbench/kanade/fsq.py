@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from functools import lru_cache
 
 import torch
 from torch import Tensor, nn
@@ -59,8 +60,8 @@ class FiniteScalarQuantizer(nn.Module):
     def tokens(self, codes: Tensor) -> Tensor:
         """Codes `[..., n]` to tokens int64 `[...]`."""
         halves = self._row([level // 2 for level in self.levels], codes)
-        digits = (codes.detach() * halves + halves).round().long()
-        return (digits * torch.tensor(self.basis, device=codes.device)).sum(-1)
+        digits = (codes.detach() * halves + halves).round()
+        return (digits * self._row(list(self.basis), codes)).sum(-1).long()
 
     def codes(self, tokens: Tensor) -> Tensor:
         """Tokens int64 `[...]` to codes float32 `[..., n]`.
@@ -81,4 +82,11 @@ class FiniteScalarQuantizer(nn.Module):
         return out
 
     def _row(self, values: list[float] | list[int], like: Tensor) -> Tensor:
-        return torch.tensor(values, dtype=torch.float32, device=like.device)
+        return _constants(tuple(map(float, values)), like.device)
+
+
+@lru_cache(maxsize=64)
+@torch.inference_mode(mode=False)  # a row that is first needed in inference must still serve training
+def _constants(values: tuple[float, ...], device: torch.device) -> Tensor:
+    """A float32 row; made once, since a copy to the GPU in every step would wait, and breaks captured CUDA graphs."""
+    return torch.tensor(values, dtype=torch.float32, device=device)

@@ -70,7 +70,7 @@ class WhisperEncoder(nn.Module):
 
     def __init__(self, *, dim: int = 384, heads: int = 6, blocks: int = 4, positions: int = 1500) -> None:
         super().__init__()
-        self.dim = dim
+        self.dim, self.depth = dim, blocks
         self.conv1 = nn.Conv1d(80, dim, 3, padding=1)
         self.conv2 = nn.Conv1d(dim, dim, 3, stride=2, padding=1)
         self.positions = nn.Parameter(torch.zeros(positions, dim))
@@ -103,16 +103,39 @@ class WhisperEncoder(nn.Module):
         hidden = {0: x}
         for number, block in enumerate(self.blocks[: max(layers)], start=1):
             x = block(x)
-            hidden[number] = self.norm(x) if number == len(self.blocks) else x
+            hidden[number] = self.norm(x) if number == self.depth else x
         return {layer: hidden[layer][:, :count] for layer in layers}
 
 
-def load_whisper(path: Path) -> WhisperEncoder:
+def load_whisper(path: Path, *, blocks: int | None = None) -> WhisperEncoder:
     """The encoder of a CTranslate2 `model.bin` in float32, frozen, in eval mode.
+
+    Args:
+        path: the file, or the `.safetensors` of an encoder's state, which may lack blocks at the end.
+        blocks: keep this many blocks only; deeper ones cannot influence the layers before them.
 
     Raises:
         MissingWeights: the file is damaged.
     """
+    state, heads, depth = _safetensors(path) if path.suffix == ".safetensors" else _ctranslate2(path)
+    dim, positions = state["conv1.weight"].shape[0], state["positions"].shape[0]
+    encoder = WhisperEncoder(dim=dim, heads=heads, blocks=depth, positions=positions)
+    stored = len({key.split(".")[1] for key in state if key.startswith("blocks.")})
+    encoder.blocks = encoder.blocks[:stored]
+    encoder.load_state_dict(state)
+    encoder.blocks = encoder.blocks[:blocks]
+    return encoder.requires_grad_(requires_grad=False).eval()
+
+
+def _safetensors(path: Path) -> tuple[dict[str, Tensor], int, int]:
+    """State, heads and blocks of tiny.en (which the file does not say) from our own file."""
+    from safetensors.torch import load_file
+
+    return {key: value.float() for key, value in load_file(path).items()}, 6, 4
+
+
+def _ctranslate2(path: Path) -> tuple[dict[str, Tensor], int, int]:
+    """State, heads and number of blocks."""
     stored = read_ctranslate2(path, prefix="encoder/")
     tensors = {
         name.removeprefix("encoder/"): torch.from_numpy(value.astype(np.float32))
@@ -127,11 +150,7 @@ def load_whisper(path: Path) -> WhisperEncoder:
         for part, (old, weight, bias) in _BLOCK.items():
             state[f"blocks.{number}.{part}.weight"] = tensors[f"layer_{number}/{old}/{weight}"]
             state[f"blocks.{number}.{part}.bias"] = tensors[f"layer_{number}/{old}/{bias}"]
-    dim, positions = state["conv1.weight"].shape[0], state["positions"].shape[0]
-    heads = int(np.asarray(stored["encoder/num_heads"]).item())
-    encoder = WhisperEncoder(dim=dim, heads=heads, blocks=blocks, positions=positions)
-    encoder.load_state_dict(state)
-    return encoder.requires_grad_(requires_grad=False).eval()
+    return state, int(np.asarray(stored["encoder/num_heads"]).item()), blocks
 
 
 _BLOCK = {

@@ -1,0 +1,318 @@
+"""Train kanade-mini, both phases, in a bounded time on one GPU (or, slowly, on a CPU).
+
+    python scripts/train_kanade_mini.py --archive corpus.tar --whisper whisper.safetensors --out DIR --minutes 2.5 2
+
+Losses, nets and optimiser are Kanade's; the loop is a plain one because a model of 2 million parameters is bound by
+kernel launches: all features lie on the GPU, crops are gathered there, and the whole step is one CUDA graph. Differences
+from the published recipe: peak learning rate and its last value, batch and crop (a far smaller model), the speaker
+vector of half the crops comes from another place of the utterance, 32 channels in the discriminator.
+"""
+
+from __future__ import annotations
+
+import argparse
+import csv
+import json
+import math
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, cast
+
+import torch
+from kanade_mini_data import Speech, load_speech
+from safetensors.torch import save_file
+from torch import Tensor, nn
+from torch.nn import functional
+
+from tokbench.kanade.config import KANADE_MINI
+from tokbench.kanade.discriminator import (
+    BandDiscriminator,
+    adversarial_loss,
+    discriminator_loss,
+    feature_matching_loss,
+)
+from tokbench.kanade.model import KanadeModel
+from tokbench.kanade.whisper import load_whisper
+
+CONTENT = ("local_encoder", "conv_downsample", "local_quantizer", "conv_upsample", "feature_decoder")
+"""What phase 2 freezes."""
+
+
+class Crops:
+    """Random crops of the training speech, drawn and gathered on the device."""
+
+    def __init__(self, speech: Speech, *, crop: int, batch: int, elsewhere: float) -> None:
+        self.speech, self.crop, self.batch, self.elsewhere = speech, crop, batch, elsewhere
+        self.start, self.owner = speech.starts(crop)
+        self.span = torch.arange(crop, device=speech.first.device)
+
+    def draw(self) -> tuple[Tensor, Tensor, Tensor]:
+        """Content features `[B, N, D]`, mel `[B, N, n_mels]`, and the mel that the speaker vector is made from."""
+        device = self.start.device
+        pick = torch.randint(len(self.start), (self.batch,), device=device)
+        start, owner = self.start[pick], self.owner[pick]
+        room = self.speech.count[owner] - self.crop + 1
+        other = self.speech.first[owner] + (torch.rand(self.batch, device=device) * room).long()
+        other = torch.where(torch.rand(self.batch, device=device) < self.elsewhere, other, start)
+        frames, voice = start[:, None] + self.span, other[:, None] + self.span
+        return self.speech.content[frames].float(), self.speech.mel[frames].float(), self.speech.mel[voice].float()
+
+
+class Trainer:
+    """The two phases; each step is a function that a CUDA graph can hold."""
+
+    def __init__(self, model: KanadeModel, crops: Crops, options: argparse.Namespace) -> None:
+        self.model, self.crops, self.options = model, crops, options
+        self.device = crops.start.device
+        self.samples = crops.crop * model.config.mel.hop
+        self.discriminator = BandDiscriminator(n_mels=model.config.mel.n_mels, channels=options.channels)
+        self.discriminator.to(self.device)
+
+    def autocast(self) -> torch.autocast:
+        return torch.autocast(self.device.type, torch.bfloat16, enabled=not self.options.fp32, cache_enabled=False)
+
+    def pretrain(self) -> tuple[Callable[[], dict[str, Tensor]], list[torch.optim.AdamW]]:
+        """Phase 1: 30 MSE of the SSL features and 30 L1 of the mel."""
+        parameters = list(self.model.parameters())
+        optimizer = self.optimizer(parameters)
+
+        def step() -> dict[str, Tensor]:
+            features, mel, voice = self.crops.draw()
+            with self.autocast():
+                content = self.model.encode_content(features)
+                recovered = self.model.reconstruct_features(content.embedding)
+                made = self.model.decode_mel(
+                    content.embedding, self.model.encode_global(voice), n_samples=self.samples
+                )
+            ssl = functional.mse_loss(recovered.float(), features)
+            l1 = functional.l1_loss(made.float().transpose(1, 2), mel)
+            self.update(optimizer, parameters, self.options.ssl_weight * ssl + 30 * l1)
+            return {"ssl": ssl.detach(), "mel": l1.detach()}
+
+        return step, [optimizer]
+
+    def adversarial(self) -> tuple[Callable[[], dict[str, Tensor]], list[torch.optim.AdamW]]:
+        """Phase 2: the content branch is frozen; 30 L1, 1 adversarial (hinge), 10 feature matching."""
+        for name in CONTENT:
+            cast(nn.Module, getattr(self.model, name)).requires_grad_(requires_grad=False).eval()
+        generator = [p for p in self.model.parameters() if p.requires_grad]
+        judge = list(self.discriminator.parameters())
+        optimizers = [self.optimizer(generator), self.optimizer(judge)]
+
+        def step() -> dict[str, Tensor]:
+            features, mel, voice = self.crops.draw()
+            with self.autocast():
+                with torch.no_grad():
+                    embedding = self.model.encode_content(features).embedding
+                made = self.model.decode_mel(embedding, self.model.encode_global(voice), n_samples=self.samples)
+                fake, real = made[:, None], mel.transpose(1, 2)[:, None]
+                truth = self.discriminator(real)
+                lie = self.discriminator(fake.detach())
+            loss_d = discriminator_loss(truth.scores.float(), lie.scores.float())
+            self.update(optimizers[1], judge, loss_d)
+            with self.autocast():
+                seen = self.discriminator(fake)
+            adversarial = adversarial_loss(seen.scores.float())
+            matching = feature_matching_loss([f.float() for f in truth.features], [f.float() for f in seen.features])
+            l1 = functional.l1_loss(made.float().transpose(1, 2), mel)
+            self.update(optimizers[0], generator, 30 * l1 + adversarial + 10 * matching)
+            losses = {"mel": l1, "discriminator": loss_d, "adversarial": adversarial, "matching": matching}
+            return {name: loss.detach() for name, loss in losses.items()}
+
+        return step, optimizers
+
+    def optimizer(self, parameters: list[nn.Parameter]) -> torch.optim.AdamW:
+        cuda = self.device.type == "cuda"
+        rate: Any = torch.tensor(1e-4, device=self.device) if cuda else 1e-4
+        return torch.optim.AdamW(
+            parameters, lr=rate, betas=(0.9, 0.99), weight_decay=1e-4, fused=cuda or None, capturable=cuda
+        )
+
+    def update(self, optimizer: torch.optim.AdamW, parameters: list[nn.Parameter], loss: Tensor) -> None:
+        for parameter in parameters:
+            parameter.grad = None
+        gradients = torch.autograd.grad(loss, parameters, allow_unused=True)
+        for parameter, gradient in zip(parameters, gradients, strict=True):
+            parameter.grad = gradient
+        nn.utils.clip_grad_norm_(parameters, 1.0)
+        optimizer.step()
+
+    def captured(self, step: Callable[[], dict[str, Tensor]]) -> Callable[[], dict[str, Tensor]]:
+        """The step as one CUDA graph; the step itself where that fails or there is no GPU."""
+        if self.device.type != "cuda" or self.options.eager:
+            return step
+        stream = torch.cuda.Stream()
+        stream.wait_stream(torch.cuda.current_stream())
+        with torch.cuda.stream(stream):
+            for _ in range(5):
+                step()
+        torch.cuda.current_stream().wait_stream(stream)
+        torch.cuda.synchronize()
+        graph = torch.cuda.CUDAGraph()
+        try:
+            with torch.cuda.graph(graph):
+                losses = step()
+        except Exception as error:  # noqa: BLE001 - capture fails in many ways, and the eager step serves as well
+            print(f"no CUDA graph ({str(error).splitlines()[0]}); going on eagerly", flush=True)
+            torch.cuda.synchronize()
+            return step
+
+        def replay() -> dict[str, Tensor]:
+            graph.replay()
+            return losses
+
+        return replay
+
+
+def learning_rate(progress: float, peak: float) -> float:
+    """OneCycle with cosines: from a tenth of the peak up in the first tenth, then down to a hundredth."""
+    if progress < 0.1:
+        low, high, share = peak / 10, peak, progress / 0.1
+    else:
+        low, high, share = peak / 100, peak, 1 - (min(progress, 1.0) - 0.1) / 0.9
+    return low + (high - low) * (1 - math.cos(math.pi * share)) / 2
+
+
+@torch.inference_mode()
+def validate(model: KanadeModel, speech: Speech, *, crop: int) -> dict[str, float]:
+    """Losses on the held-out speech, one crop an utterance, and the perplexity of the tokens."""
+    was_training = {module: module.training for module in model.modules()}
+    model.eval()
+    fits = speech.count >= crop
+    frames = speech.first[fits][:, None] + torch.arange(crop, device=speech.first.device)
+    features, mel = speech.content[frames].float(), speech.mel[frames].float()
+    content = model.encode_content(features)
+    recovered = model.reconstruct_features(content.embedding)
+    made = model.decode_mel(content.embedding, model.encode_global(mel), n_samples=crop * model.config.mel.hop)
+    share = torch.bincount(content.tokens.flatten()).float()
+    share = share[share > 0] / share.sum()
+    for module, training in was_training.items():
+        module.training = training
+    return {
+        "val_ssl": float(functional.mse_loss(recovered, features)),
+        "val_mel": float(functional.l1_loss(made.transpose(1, 2), mel)),
+        "perplexity": float(torch.exp(-(share * share.log()).sum())),
+    }
+
+
+def run_phase(name: str, trainer: Trainer, held_out: Speech, minutes: float, peak: float, log: Any) -> int:
+    """Train until the time is over; returns the number of steps."""
+    options = trainer.options
+    trainer.model.train()
+    step, optimizers = trainer.pretrain() if name == "pretrain" else trainer.adversarial()
+    step = trainer.captured(step)
+    started = shown = saved = time.monotonic()
+    count, fixed = 0, options.steps[0 if name == "pretrain" else 1]
+    while True:
+        elapsed = time.monotonic() - started
+        progress = count / fixed if fixed else elapsed / (minutes * 60)
+        if progress >= 1:
+            break
+        rate = learning_rate(progress, peak)
+        for optimizer in optimizers:
+            for group in optimizer.param_groups:
+                if isinstance(group["lr"], Tensor):
+                    group["lr"].fill_(rate)
+                else:
+                    group["lr"] = rate
+        losses = step()
+        count += 1
+        if count % 50 == 0 and trainer.device.type == "cuda":
+            torch.cuda.synchronize()  # the clock must not run ahead of the work
+        if time.monotonic() - shown > options.log_seconds:
+            shown = time.monotonic()
+            values = {key: float(value) for key, value in losses.items()}
+            values |= validate(trainer.model, held_out, crop=trainer.crops.crop)
+            row = {"phase": name, "step": count, "seconds": round(shown - started, 1), "lr": f"{rate:.2e}"}
+            row |= {key: round(value, 4) for key, value in values.items()}
+            print(json.dumps(row), flush=True)
+            log(row)
+            if not all(math.isfinite(value) for value in values.values()):
+                raise SystemExit("a loss is not finite")
+        if time.monotonic() - saved > 45:
+            saved = time.monotonic()
+            save(trainer.model, options.out / f"{name}.safetensors")
+    save(trainer.model, options.out / f"{name}.safetensors")
+    final = validate(trainer.model, held_out, crop=trainer.crops.crop)
+    print(f"{name}: {count} steps in {time.monotonic() - started:.1f} s; {final}", flush=True)
+    log({"phase": name, "step": count, "seconds": round(time.monotonic() - started, 1)} | final)
+    return count
+
+
+def save(model: KanadeModel, path: Path) -> None:
+    """All tensors, the feature decoder among them, in float32."""
+    state = {key: value.detach().float().cpu().contiguous() for key, value in model.state_dict().items()}
+    unfinished = path.with_suffix(".part")
+    save_file(state, unfinished)
+    unfinished.replace(path)
+
+
+def main() -> None:
+    """Parse the command line, train."""
+    parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n", 1)[0])
+    parser.add_argument("--archive", type=Path, required=True, help="tar from make_kanade_mini_corpus.py --pack")
+    parser.add_argument("--whisper", type=Path, required=True, help="model.bin, or the tensors of its encoder")
+    parser.add_argument("--out", type=Path, required=True)
+    parser.add_argument("--minutes", type=float, nargs=2, default=(2.5, 2.0), help="of each phase")
+    parser.add_argument("--steps", type=int, nargs=2, default=(0, 0), help="instead of minutes, where not 0")
+    parser.add_argument("--batch", type=int, nargs=2, default=(128, 64), help="crops a step, by phase")
+    parser.add_argument("--crop", type=int, default=160, help="frames of 20 ms")
+    parser.add_argument("--rate", type=float, nargs=2, default=(3e-3, 5e-4), help="peak learning rate, by phase")
+    parser.add_argument("--copies", type=int, default=2, help="speed-perturbed copies of each utterance")
+    parser.add_argument("--elsewhere", type=float, default=0.5, help="share of speaker vectors from another crop")
+    parser.add_argument("--channels", type=int, default=32, help="of the discriminator")
+    parser.add_argument("--ssl-weight", type=float, default=30.0)
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--limit", type=int, help="utterances to use")
+    parser.add_argument("--log-seconds", type=float, default=10.0)
+    parser.add_argument("--start", type=Path, help="weights to begin with (phase 1 is skipped with --minutes 0 M)")
+    parser.add_argument("--fp32", action="store_true")
+    parser.add_argument("--eager", action="store_true", help="no CUDA graph")
+    options = parser.parse_args()
+    options.out.mkdir(parents=True, exist_ok=True)
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    torch.manual_seed(options.seed)
+    torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = True
+    torch.backends.cudnn.benchmark = True
+    config = KANADE_MINI
+    whisper = load_whisper(options.whisper).to(device)
+    speech, held_out = load_speech(
+        options.archive, config, whisper, copies=options.copies, seed=options.seed, device=device, limit=options.limit
+    )
+    model = KanadeModel(config, feature_decoder=True).to(device)
+    model.use_backend("sdpa")
+    # The decoder begins at the mean spectrogram instead of spending its first steps on it.
+    with torch.no_grad():
+        assert model.mel_decoder.output_proj is not None
+        model.mel_decoder.output_proj.bias.copy_(speech.mel.float().mean(0))
+    if options.start:
+        from safetensors.torch import load_file
+
+        model.load_state_dict(load_file(options.start, device=str(device)))
+    parameters = sum(p.numel() for p in model.parameters())
+    print(f"{parameters} parameters, {len(speech.count)} utterances, {device}", flush=True)
+    rows: list[dict[str, Any]] = []
+
+    def log(row: dict[str, Any]) -> None:
+        rows.append(row)
+        names = list(dict.fromkeys(key for entry in rows for key in entry))
+        with (options.out / "losses.csv").open("w", newline="", encoding="utf-8") as file:
+            writer = csv.DictWriter(file, names, lineterminator="\n")
+            writer.writeheader()
+            writer.writerows(rows)
+
+    done = {}
+    for number, name in enumerate(("pretrain", "adversarial")):
+        if options.minutes[number] or options.steps[number]:
+            crops = Crops(speech, crop=options.crop, batch=options.batch[number], elsewhere=options.elsewhere)
+            trainer = Trainer(model, crops, options)
+            done[name] = run_phase(name, trainer, held_out, options.minutes[number], options.rate[number], log)
+    report = {key: str(value) if isinstance(value, Path) else value for key, value in vars(options).items()}
+    report |= {"done_steps": done, "parameters": parameters, "device": torch.cuda.get_device_name() if device.type == "cuda" else "cpu"}
+    report |= {"torch": torch.__version__, "hours": len(speech.content) / 50 / 3600, "utterances": len(speech.count)}
+    (options.out / "run.json").write_text(json.dumps(report, indent=1), encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()
