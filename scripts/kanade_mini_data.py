@@ -120,7 +120,7 @@ def load_speech(
     limit: int | None = None,
     held_out: int = 100,
 ) -> tuple[Speech, Speech]:
-    """Training and validation speech; validation is every n-th utterance's speaker-independent share, unperturbed.
+    """Training and validation speech; validation is every n-th utterance's share, unperturbed.
 
     Args:
         archive: tar of Opus files with `manifest.csv`.

@@ -82,9 +82,7 @@ class Trainer:
             with self.autocast():
                 content = self.model.encode_content(features)
                 recovered = self.model.reconstruct_features(content.embedding)
-                made = self.model.decode_mel(
-                    content.embedding, self.model.encode_global(voice), n_samples=self.samples
-                )
+                made = self.model.decode_mel(content.embedding, self.model.encode_global(voice), n_samples=self.samples)
             ssl = functional.mse_loss(recovered.float(), features)
             l1 = functional.l1_loss(made.float().transpose(1, 2), mel)
             self.update(optimizer, parameters, self.options.ssl_weight * ssl + 30 * l1)
@@ -273,13 +271,14 @@ def main() -> None:
     options.out.mkdir(parents=True, exist_ok=True)
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     torch.manual_seed(options.seed)
-    torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = True
-    torch.backends.cudnn.benchmark = True
+    torch.backends.cudnn.allow_tf32 = False  # the features are those that the tokenizer will make
     config = KANADE_MINI
     whisper = load_whisper(options.whisper).to(device)
     speech, held_out = load_speech(
         options.archive, config, whisper, copies=options.copies, seed=options.seed, device=device, limit=options.limit
     )
+    torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = True
+    torch.backends.cudnn.benchmark = True
     model = KanadeModel(config, feature_decoder=True).to(device)
     model.use_backend("sdpa")
     # The decoder begins at the mean spectrogram instead of spending its first steps on it.
@@ -309,7 +308,8 @@ def main() -> None:
             trainer = Trainer(model, crops, options)
             done[name] = run_phase(name, trainer, held_out, options.minutes[number], options.rate[number], log)
     report = {key: str(value) if isinstance(value, Path) else value for key, value in vars(options).items()}
-    report |= {"done_steps": done, "parameters": parameters, "device": torch.cuda.get_device_name() if device.type == "cuda" else "cpu"}
+    report |= {"done_steps": done, "parameters": parameters}
+    report |= {"device": torch.cuda.get_device_name() if device.type == "cuda" else "cpu"}
     report |= {"torch": torch.__version__, "hours": len(speech.content) / 50 / 3600, "utterances": len(speech.count)}
     (options.out / "run.json").write_text(json.dumps(report, indent=1), encoding="utf-8")
 
