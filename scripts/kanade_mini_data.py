@@ -75,8 +75,7 @@ def perturbed(waves: list[np.ndarray], *, copies: int, seed: int, device: torch.
     for wave in waves:
         x = torch.from_numpy(wave).to(device)[None]
         out.append(x[0])
-        for index in generator.choice(len(RATIOS), copies, replace=False):
-            out.append(resample(x, *RATIOS[index])[0])
+        out += [resample(x, *RATIOS[index])[0] for index in generator.choice(len(RATIOS), copies, replace=False)]
     return out
 
 

@@ -3,9 +3,9 @@
     python scripts/train_kanade_mini.py --archive corpus.tar --whisper whisper.safetensors --out DIR --minutes 2.5 2
 
 Losses, nets and optimiser are Kanade's; the loop is a plain one because a model of 2 million parameters is bound by
-kernel launches: all features lie on the GPU, crops are gathered there, and the whole step is one CUDA graph. Differences
-from the published recipe: peak learning rate and its last value, batch and crop (a far smaller model), the speaker
-vector of half the crops comes from another place of the utterance, 32 channels in the discriminator.
+kernel launches: all features lie on the GPU, crops are gathered there, and the whole step is one CUDA graph.
+Differences from the published recipe: peak learning rate and its last value, batch and crop (a far smaller model), the
+speaker vector of half the crops comes from another place of the utterance, 32 channels in the discriminator.
 """
 
 from __future__ import annotations
@@ -70,6 +70,7 @@ class Trainer:
         self.discriminator.to(self.device)
 
     def autocast(self) -> torch.autocast:
+        """Bfloat16 for the nets; casts are not cached, since a captured graph must repeat them."""
         return torch.autocast(self.device.type, torch.bfloat16, enabled=not self.options.fp32, cache_enabled=False)
 
     def pretrain(self) -> tuple[Callable[[], dict[str, Tensor]], list[torch.optim.AdamW]]:
@@ -121,6 +122,7 @@ class Trainer:
         return step, optimizers
 
     def optimizer(self, parameters: list[nn.Parameter]) -> torch.optim.AdamW:
+        """AdamW whose learning rate is a tensor on the GPU, so that a captured graph follows it."""
         cuda = self.device.type == "cuda"
         rate: Any = torch.tensor(1e-4, device=self.device) if cuda else 1e-4
         return torch.optim.AdamW(
@@ -128,8 +130,7 @@ class Trainer:
         )
 
     def update(self, optimizer: torch.optim.AdamW, parameters: list[nn.Parameter], loss: Tensor) -> None:
-        for parameter in parameters:
-            parameter.grad = None
+        """One step down the gradient, clipped to norm 1."""
         gradients = torch.autograd.grad(loss, parameters, allow_unused=True)
         for parameter, gradient in zip(parameters, gradients, strict=True):
             parameter.grad = gradient

@@ -160,7 +160,7 @@ class WhisperEncoder(FrameFeatures):
         except ModuleNotFoundError:
             raise MissingBackend("ctranslate2", extra="mini", needed_by="features 'whisper-tiny'") from None
         kind, _, index = device.partition(":")
-        folder = _whisper_folder(weights)
+        folder = whisper_folder(weights)
         self._storage: Any = ctranslate2.StorageView
         self._model: Any = ctranslate2.models.Whisper(
             str(folder), device=kind, device_index=int(index or 0), compute_type="float32"
@@ -282,7 +282,7 @@ def features_identity(name: str, weights: Path | None = None) -> dict[str, str]:
 
         return latents_identity(name.removeprefix(LATENTS), weights)
     if name == "whisper-tiny":
-        folder = _whisper_folder(weights)
+        folder = whisper_folder(weights)
         return {"whisper-tiny.en/model.bin": file_sha256(folder / "model.bin"), "ctranslate2": _version("ctranslate2")}
     if name in _HUB:
         libraries = {"transformers": _version("transformers"), "torch": _version("torch")}
@@ -315,7 +315,7 @@ def _sha256_of(path: Path, mtime: int, size: int) -> str:  # noqa: ARG001 - they
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def _whisper_folder(weights: Path | None) -> Path:
+def whisper_folder(weights: Path | None) -> Path:
     if weights is not None:
         if (weights / "model.bin").is_file() and (weights / "config.json").is_file():
             return weights

@@ -18,7 +18,7 @@ from tokbench.types import Encoded, Wave
 if TYPE_CHECKING:
     from tokbench.config import TokenizerCard
 
-__all__ = ["Kanade"]
+__all__ = ["Kanade", "package_version"]
 
 _CHOICES: dict[str, tuple[str, ...]] = {
     "vocoder": ("vocos", "hift"),
@@ -54,23 +54,35 @@ class Kanade(Tokenizer):
         allow_pickle: bool = False,
     ) -> None:
         super().__init__(card, device=device, weights=weights, allow_pickle=allow_pickle)
-        settings = _settings(card)
+        settings = self._settings(card)
+        self._codec = self._load(card, settings, device=device, weights=weights)
+        self._batch_samples = int(settings["batch_seconds"] * card.input_rate)
+        _agree(card, self._codec.config, vocoder=settings["vocoder"], shortest=self._shortest(self._codec.config))
+
+    @classmethod
+    def _settings(cls, card: TokenizerCard) -> dict[str, Any]:
+        """Checked `card.params`, defaults filled in."""
+        return _settings(card)
+
+    @classmethod
+    def _shortest(cls, config: Any) -> int:
+        """Samples that make a token."""
+        return int(config.min_samples)
+
+    def _load(self, card: TokenizerCard, settings: dict[str, Any], *, device: str, weights: Path | None) -> Any:
+        """The codec, an object with the methods of `tokbench.kanade.codec.KanadeCodec`."""
         files = find_files(card, weights, vocoder=settings["vocoder"])
         try:
             from tokbench.kanade.codec import KanadeCodec
         except ModuleNotFoundError as error:
             raise MissingBackend(str(error.name), extra="judges", needed_by=f"tokenizer '{card.name}'") from None
-        self._codec: Any = KanadeCodec.load(
-            files, device=device, precision=settings["precision"], attention=settings["attention"]
-        )
-        self._batch_samples = int(settings["batch_seconds"] * card.input_rate)
-        _agree(card, self._codec.config)
+        return KanadeCodec.load(files, device=device, precision=settings["precision"], attention=settings["attention"])
 
     @classmethod
     def weights_identity(cls, card: TokenizerCard, weights: Path | None = None) -> dict[str, str]:
         """Sha256 of the four files and the versions of the libraries that run them; fetches files that are missing."""
         found = find_files(card, weights, vocoder=_settings(card)["vocoder"]).identity()
-        return found | {name: _version(name) for name in ("torch", "transformers")}
+        return found | {name: package_version(name) for name in ("torch", "transformers")}
 
     def encode(self, wavs: Sequence[Wave]) -> list[Encoded]:
         """Content int64 `[floor(ceil(n / 480) / f)]` and speaker float32 `[128]`; see the class on level."""
@@ -162,16 +174,16 @@ def _settings(card: TokenizerCard) -> dict[str, Any]:
     return settings
 
 
-def _agree(card: TokenizerCard, config: Any) -> None:
+def _agree(card: TokenizerCard, config: Any, *, vocoder: str, shortest: int) -> None:
     """Refuse weights of another geometry than the card declares, since all tables are made from the card."""
     stream = card.streams[0]
     for name, declared, loaded in (
         ("rate_hz", stream.rate_hz, config.token_rate),
         ("levels", stream.levels, config.quantizer.levels),
         ("input_rate", card.input_rate, config.mel.sample_rate),
-        ("min_samples", card.min_samples, config.min_samples),
+        ("min_samples", card.min_samples, shortest),
         ("globals.dim", card.globals[0].dim, config.global_encoder.output_channels),
-        ("params.vocoder", _settings(card)["vocoder"], config.vocoder),
+        ("params.vocoder", vocoder, config.vocoder),
     ):
         if declared != loaded:
             raise CardError(
@@ -181,7 +193,8 @@ def _agree(card: TokenizerCard, config: Any) -> None:
             )
 
 
-def _version(package: str) -> str:
+def package_version(package: str) -> str:
+    """Installed version of a package, or that it is not installed."""
     try:
         return version(package)
     except PackageNotFoundError:
