@@ -3,7 +3,7 @@ import pytest
 import torch
 from probes_support import SMALL, random_frames, stack
 
-from tokbench.probes.documents import pack, spoken, written
+from tokbench.probes.documents import opening, pack, spoken, written
 from tokbench.probes.layout import Layout
 from tokbench.probes.sampling import Sampling, write
 from tokbench.probes.token_model import TokenModel, inputs
@@ -58,8 +58,7 @@ def test_the_likeliest_continuation_of_a_taught_sequence_is_that_sequence(patter
         optimizer.zero_grad()
         model(**batch)["loss"].backward()
         optimizer.step()
-    prompt = spoken(layout, frames[:0])
-    prompt = type(prompt)(prompt.ids[:1], prompt.slots[:1])
+    prompt = opening(layout)
     for start in (0, 4, 9):
         made = write(model.eval(), [prompt], [frames[:start]], most=[20], sampling=Sampling(temperature=0))[0]
         assert made.ended

@@ -98,11 +98,11 @@ class Decoder(nn.Module):
 
         Args:
             x: embeddings `[B, L, width]`.
-            positions: int64 `[B, L]`, counted from each document's first step.
+            positions: of each step in its document, float32 `[B, L]`.
             mask: bool `[B, 1, L, keys]`, True where a step may look; or a block mask of flex_attention; None: causal.
             cache: keys and values so far; extended by these steps.
         """
-        angles = positions[..., None].float() * self.frequencies
+        angles = positions[..., None] * self.frequencies
         rotation = (angles.cos()[:, None].to(x.dtype), angles.sin()[:, None].to(x.dtype))
         for layer, block in enumerate(self.blocks):
             x = block(x, rotation, mask, cache, layer)

@@ -149,8 +149,13 @@ class _Writer:
         length = max(map(len, laid))
         ids = np.full((len(laid), length, self.layout.columns), PAD, np.int64)
         self.padding = np.array([length - len(one) for one in laid], np.int64)
-        for row, one in enumerate(laid):
+        self.positions = np.zeros((len(laid), length), np.float32)
+        for row, (prompt, one) in enumerate(zip(self.prompts, laid, strict=True)):
             ids[row, length - len(one) :] = one
+            frames = len(one) - len(prompt)
+            begun = np.arange(prompt.first, prompt.first + frames, dtype=np.float32)
+            self.positions[row, length - len(one) :] = np.concatenate([prompt.positions, begun])
+        self.next = np.array([p.first + len(one) - len(p) for p, one in zip(self.prompts, laid, strict=True)])
         self.ids = torch.from_numpy(ids).to(self.device)
         voices = [p.voice for p in self.prompts if p.voice is not None]
         self.voices = torch.from_numpy(np.stack(voices)).to(self.device) if voices else None
@@ -164,6 +169,8 @@ class _Writer:
 
     def _advance(self, ids: Int) -> Tensor:
         new = torch.from_numpy(ids).to(self.device)[:, None]
+        self.positions = np.concatenate([self.positions, self.next[:, None].astype(np.float32)], axis=1)
+        self.next = self.next + 1
         if self.cached:
             start = self.cache.used
             return self._read(new, start=start)
@@ -178,7 +185,7 @@ class _Writer:
         # Padding sees itself, because a softmax over nothing is not a number.
         visible = (keys[None, None] >= padding[..., None]) | (keys[None, None] == steps[None, :, None])
         x = self.model.embed(ids, self.voices, self.voice_at) if start == 0 else self.model.embed(ids)
-        positions = (steps[None] - padding).clamp(min=0)
+        positions = torch.from_numpy(self.positions[:, start:]).to(self.device)
         cache = self.cache if self.cached else None
         hidden: Tensor = self.model.decoder(x, positions, (causal & visible)[:, None], cache)
         return hidden[:, -1]

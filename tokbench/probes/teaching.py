@@ -96,6 +96,7 @@ class Course:
             digest.update(f"{document.ids.shape} {seconds:.6f}".encode())
             digest.update(document.ids.tobytes())
             digest.update(document.slots.tobytes())
+            digest.update(document.positions.tobytes())
             if document.voice is not None:
                 digest.update(document.voice.tobytes())
         return digest.hexdigest()

@@ -115,7 +115,7 @@ def over_seeds(
     """The estimate over the rows of all seeds, speakers drawn whole, with the value of each seed in the note."""
     made = estimate(metric, rows, draws=draws, seed=seed, table=table)
     values = []
-    for _, part in rows.groupby("seed", sort=True):
+    for _, part in rows.groupby("seed", sort=True) if "seed" in rows.columns else ():
         columns = {name: part[name].to_numpy(np.float64) for name in metric.components}
         good = np.isfinite(np.stack(list(columns.values()))).all(axis=0)
         if good.any():
