@@ -188,6 +188,7 @@ def fill(module: nn.Module, state: Mapping[str, Tensor], *, where: str, what: st
             )
         if not torch.isfinite(state[key]).all():
             raise BadCheckpoint(f"{key} has NaN or infinite values", where=where, hint=hint)
-    module.load_state_dict(
-        {key: value.float() if value.is_floating_point() else value for key, value in state.items()}, assign=True
+    # Not the module's own method: a package may have replaced it by one that takes less.
+    nn.Module.load_state_dict(
+        module, {k: v.float() if v.is_floating_point() else v for k, v in state.items()}, assign=True
     )

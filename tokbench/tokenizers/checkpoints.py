@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import socket
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from urllib.parse import urlsplit
 from urllib.request import getproxies
 
@@ -33,7 +33,8 @@ def find_checkpoint(card: TokenizerCard, weights: Path | None) -> Path:
     if weights is not None:
         if weights.is_file():
             return weights
-        named = [weights / name for name in published.files if (weights / name).is_file()]
+        found = _in_folder(weights, [*published.files])
+        named = [found] if found is not None else []
         if not published.files and weights.is_dir():
             named = sorted(path for path in weights.iterdir() if path.suffix in _SUFFIXES)
         if named and (published.files or len(named) == 1):
@@ -42,7 +43,15 @@ def find_checkpoint(card: TokenizerCard, weights: Path | None) -> Path:
         raise MissingWeights(f"{what} of {card.name}", where=str(weights), hint=_hint(published))
     if published.source != "hub":
         raise MissingWeights(f"the weights of {card.name} are not here", hint=_hint(published))
-    return _cached(published) or _download(card, published)
+    path = _cached(published) or _download(card, published)
+    declared = published.files.get(path.name, "")
+    if declared and file_sha256(path) != declared:
+        raise MissingWeights(
+            f"its sha256 is {file_sha256(path)[:12]}..., the card of {card.name} declares {declared[:12]}...",
+            where=str(path),
+            hint="Delete it so that it is fetched again, or give your own file with --weights",
+        )
+    return path
 
 
 def checkpoint_identity(card: TokenizerCard, weights: Path | None) -> dict[str, str]:
@@ -65,29 +74,29 @@ def checkpoint_identity(card: TokenizerCard, weights: Path | None) -> dict[str, 
 
 
 def find_snapshot(card: TokenizerCard, weights: Path | None) -> tuple[Path, Path]:
-    """The `config.json` and the weights file of a model that is published as a folder.
+    """The config and the weights file of a model that is published as a folder.
 
     Args:
         card: its weights block lists `config.json` and the names under which the weights are published, the preferred
-            one first.
-        weights: a folder that holds `config.json` and one of those names; None for the hub.
+            one first; with the hub's folders in front of them where there are some.
+        weights: a folder that holds both, under their names or without the folders in front; None for the hub.
 
     Raises:
         MissingWeights: one of the two is nowhere; says what to put where.
     """
     published = _published(card)
-    names = [name for name in published.files if name != CONFIG]
+    configs, names = _parts(published)
     if weights is not None:
         if not weights.is_dir():
             raise MissingWeights(f"is not a folder with {card.name}", where=str(weights), hint=_folder_hint(published))
-        found = [weights / name for name in names if (weights / name).is_file()]
-        if not found or not (weights / CONFIG).is_file():
-            absent = CONFIG if found else " or ".join(names)
+        config, model = (_in_folder(weights, some) for some in (configs, names))
+        if config is None or model is None:
+            absent = " or ".join(map(_base, configs if config is None else names))
             raise MissingWeights(
                 f"there is no {absent} for {card.name}", where=str(weights), hint=_folder_hint(published)
             )
-        return weights / CONFIG, found[0]
-    parts = (published.model_copy(update={"files": dict.fromkeys(some, "")}) for some in ([CONFIG], names))
+        return config, model
+    parts = (published.model_copy(update={"files": dict.fromkeys(some, "")}) for some in (configs, names))
     config, model = (_cached(part) or _download(card, part, _folder_hint(published)) for part in parts)
     return config, model
 
@@ -118,9 +127,25 @@ def library_versions(*packages: str) -> dict[str, str]:
     return found
 
 
+def _parts(published: Weights) -> tuple[list[str], list[str]]:
+    """Names of the config and of the weights."""
+    configs = [name for name in published.files if _base(name) == CONFIG]
+    return configs, [name for name in published.files if name not in configs]
+
+
+def _base(name: str) -> str:
+    return PurePosixPath(name).name
+
+
+def _in_folder(folder: Path, names: list[str]) -> Path | None:
+    """The first of some published files that a folder holds, with or without the hub's folders in front."""
+    places = (folder / form for name in names for form in (name, _base(name)))
+    return next((place for place in places if place.is_file()), None)
+
+
 def _folder_hint(published: Weights) -> str:
-    names = [name for name in published.files if name != CONFIG]
-    what = f"{CONFIG} and {' or '.join(names)} of {published.location}"
+    configs, names = _parts(published)
+    what = f"{' or '.join(configs)} and {' or '.join(names)} of {published.location}"
     return f"Put {what} into a folder and type --weights DIR"
 
 

@@ -89,18 +89,27 @@ class PretrainedCodec(Tokenizer):
         if unknown:
             raise CardError("is not a parameter of this family", where=f"{card.name}: params.{unknown[0]}")
         config, file = find_snapshot(card, weights)
-        try:
-            from tokbench.tokenizers.pretrained.loading import load_pretrained
-        except ModuleNotFoundError as error:
-            raise MissingBackend(str(error.name), extra="judges", needed_by=f"tokenizer '{card.name}'") from None
         hint = f"Give the files of {card.weights.location if card.weights else card.name}"
-        self._model: Any = load_pretrained(
-            config, file, model_type=self.model_type, model_class=self.model_class, what=card.name, hint=hint,
-            allow_pickle=allow_pickle,
-        )  # fmt: skip
+        self._model: Any = self._load(config, file, hint)
         self._geometry = self.geometry(self._model.config)
         self._check_variant(config, hint)
         self._model.to(device)
+
+    def _load(self, config: Path, file: Path, hint: str) -> Any:
+        """The model in evaluation mode on the CPU; has a `config`."""
+        try:
+            from tokbench.tokenizers.pretrained.loading import load_pretrained
+        except ModuleNotFoundError as error:
+            raise MissingBackend(str(error.name), extra="judges", needed_by=f"tokenizer '{self.card.name}'") from None
+        return load_pretrained(
+            config,
+            file,
+            model_type=self.model_type,
+            model_class=self.model_class,
+            what=self.card.name,
+            hint=hint,
+            allow_pickle=self.allow_pickle,
+        )
 
     @classmethod
     def weights_identity(cls, card: TokenizerCard, weights: Path | None = None) -> dict[str, str]:
