@@ -20,6 +20,10 @@ PAGES = ("index.html", "audio.html", "published.html", "tasks/reconstruction-min
          "tokenizers/kanade-25hz.html", "tokenizers/phone-labels.html")  # fmt: skip
 
 
+TASK_PAGES = ("index.html", "audio.html", "ablations/ssl-loss-mini.html", "tokenizers/kanade-25hz.html",
+              *(f"tasks/{task}-mini-en.html" for task in ("vc", "speaker", "abx", "pnmi")))  # fmt: skip
+
+
 @pytest.fixture(scope="module")
 def browser() -> Iterator[Any]:
     sync_api = pytest.importorskip("playwright.sync_api", reason="the package playwright is not installed")
@@ -87,6 +91,24 @@ def test_no_overflow_no_errors_no_requests(browser: Any, site: Path, width: int,
             assert all(url.startswith(("file:", "data:")) for url in visit.requests), path
             paper = visit.page.evaluate("getComputedStyle(document.body).backgroundColor")
             assert (sum(map(int, re.findall(r"\d+", paper)[:3])) > 380) == (scheme == "light"), path
+
+
+@pytest.mark.parametrize(("width", "scheme"), [(360, "light"), (1400, "dark")])
+def test_pages_of_all_tasks_fit_without_errors(browser: Any, task_site: Path, width: int, scheme: str) -> None:
+    """Drawings and their text stay inside the page, and text inside its drawing."""
+    shown = "[...document.querySelectorAll('figure svg[role=img]')].filter(s => s.checkVisibility())"
+    outside = f"""() => {shown}.flatMap(s => {{ const box = s.getBoundingClientRect();
+        return [...s.querySelectorAll('text')].map(t => [t.textContent, t.getBoundingClientRect()])
+          .filter(([, r]) => r.left < box.left - 3 || r.right > box.right + 3 || r.bottom > box.bottom + 3)
+          .map(([words]) => s.querySelector('title').textContent + ': ' + words); }})"""
+    for path in TASK_PAGES:
+        viewport = {"width": width, "height": 800}
+        with Visit(browser, task_site, path, viewport=viewport, color_scheme=scheme) as visit:
+            size = visit.page.evaluate("[document.documentElement.scrollWidth, innerWidth]")
+            assert size[0] <= size[1], (path, size)
+            assert visit.problems == [], path
+            assert visit.page.evaluate(outside) == [], path
+            assert visit.page.evaluate(f"{shown}.length") > 0 or path == "audio.html", path
 
 
 def test_sorting(browser: Any, site: Path) -> None:

@@ -199,7 +199,9 @@ class Table:
         if self.measured:
             for column in self.columns:
                 if column.stream is None and not self._answered(column):
-                    found[self.measured[0].cells[column.id].reason or "no value"].append(column)
+                    cells = [row.cells[column.id] for row in self.measured]
+                    tried = next((cell for cell in cells if cell.estimate is not None), cells[0])
+                    found[tried.reason or "no value"].append(column)
         return list(found.items())
 
     def without(self, columns: Sequence[Column]) -> list[tuple[str, list[Row]]]:
