@@ -20,12 +20,23 @@ __all__ = ["Backend", "local_attention", "resolve_backend"]
 
 Backend = Literal["auto", "flash", "flex", "sdpa"]
 
+_MARKS = 8
+_OUT_OF_SIGHT = -3e4
+"""Added to a padded key's logit before the scale: far below any other, and finite in half precision."""
+
 _FLEX_BLOCK = 128
 """Block size of flex_attention's sparsity; its default."""
 
 
 def local_attention(
-    q: Tensor, k: Tensor, v: Tensor, *, radius: int, dropout: float = 0.0, backend: Backend = "auto"
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    *,
+    radius: int,
+    dropout: float = 0.0,
+    backend: Backend = "auto",
+    lengths: Tensor | None = None,
 ) -> Tensor:
     """Bidirectional attention inside a window, scaled by `1 / sqrt(D)`.
 
@@ -36,18 +47,42 @@ def local_attention(
         radius: frames seen on either side.
         dropout: probability of dropping an attention weight; 0 outside training.
         backend: see `resolve_backend`.
+        lengths: real frames of each item, int64 `[B]`; real frames do not see those behind them. None: all are real.
 
     Returns:
         `[B, H, T, D]`, in the dtype of v.
     """
     chosen = resolve_backend(backend, q, dropout=dropout)
+    width = v.shape[-1]
+    scale = width**-0.5
+    if lengths is not None:
+        q, k, v = _with_padding_marked(q, k, v, lengths)
     if chosen == "flash":
-        return _flash(q, k, v, radius, dropout)
-    if radius >= q.shape[2] - 1:  # everybody sees everybody
-        return functional.scaled_dot_product_attention(q, k, v, dropout_p=dropout)
-    if chosen == "flex":
-        return _flex(q, k, v, radius)
-    return _blocked(q, k, v, radius, dropout)
+        out = _flash(q, k, v, radius, dropout, scale)
+    elif radius >= q.shape[2] - 1:  # everybody sees everybody
+        out = functional.scaled_dot_product_attention(q, k, v, dropout_p=dropout, scale=scale)
+    elif chosen == "flex":
+        out = _flex(q, k, v, radius, scale)
+    else:
+        out = _blocked(q, k, v, radius, dropout, scale)
+    return out[..., :width]
+
+
+def _with_padding_marked(q: Tensor, k: Tensor, v: Tensor, lengths: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Columns that put padded keys out of sight: ones in the queries, a large negative number in padded keys.
+
+    Unlike a mask it is understood by every backend, takes no memory that grows with the square of the window, and
+    leaves a padded query a finite row. Kernels want widths that are multiples of 8, and equal ones.
+    """
+    padded = torch.arange(k.shape[2], device=k.device) >= lengths[:, None]
+    mark = (padded * _OUT_OF_SIGHT).to(k.dtype)[:, None, :, None].expand(*k.shape[:3], 1)
+    zeros = k.new_zeros(*k.shape[:3], _MARKS - 1)
+    ones = torch.ones_like(mark)
+    return (
+        torch.cat((q, ones.to(q.dtype), zeros.to(q.dtype)), dim=-1),
+        torch.cat((k, mark, zeros), dim=-1),
+        functional.pad(v, (0, _MARKS)),
+    )
 
 
 def resolve_backend(backend: Backend, q: Tensor, *, dropout: float = 0.0) -> Literal["flash", "flex", "sdpa"]:
@@ -76,16 +111,16 @@ def resolve_backend(backend: Backend, q: Tensor, *, dropout: float = 0.0) -> Lit
     return backend
 
 
-def _flash(q: Tensor, k: Tensor, v: Tensor, radius: int, dropout: float) -> Tensor:
+def _flash(q: Tensor, k: Tensor, v: Tensor, radius: int, dropout: float, scale: float) -> Tensor:
     from flash_attn import flash_attn_func
 
     # flash-attn keeps time before heads.
     swapped = (x.transpose(1, 2) for x in (q, k, v))
-    out: Tensor = flash_attn_func(*swapped, dropout_p=dropout, window_size=(radius, radius))
+    out: Tensor = flash_attn_func(*swapped, dropout_p=dropout, softmax_scale=scale, window_size=(radius, radius))
     return out.transpose(1, 2)
 
 
-def _blocked(q: Tensor, k: Tensor, v: Tensor, radius: int, dropout: float) -> Tensor:
+def _blocked(q: Tensor, k: Tensor, v: Tensor, radius: int, dropout: float, scale: float) -> Tensor:
     """Blocks of `size` queries against the `size + 2 radius` keys around them: T (1 + 2 radius / size) keys in all."""
     batch, heads, length, width = q.shape
     size = max(32, min(2 * radius, 128))
@@ -101,7 +136,9 @@ def _blocked(q: Tensor, k: Tensor, v: Tensor, radius: int, dropout: float) -> Te
         windows.append(unfolded.permute(2, 0, 1, 4, 3).flatten(1, 2))
     mask = _band(length, size, radius, q.device)
     keys, values = windows
-    out = functional.scaled_dot_product_attention(queries, keys, values, attn_mask=mask[:, None], dropout_p=dropout)
+    out = functional.scaled_dot_product_attention(
+        queries, keys, values, attn_mask=mask[:, None], dropout_p=dropout, scale=scale
+    )
     joined = out.view(blocks, batch, heads, size, width).permute(1, 2, 0, 3, 4).flatten(2, 3)
     return joined[:, :, :length]
 
@@ -120,9 +157,9 @@ def _band(length: int, size: int, radius: int, device: torch.device) -> Tensor:
     return near & (real[:, None, :] | (query >= length)[:, :, None])
 
 
-def _flex(q: Tensor, k: Tensor, v: Tensor, radius: int) -> Tensor:
+def _flex(q: Tensor, k: Tensor, v: Tensor, radius: int, scale: float) -> Tensor:
     mask = _block_mask(q.shape[2], radius, q.device)
-    out: Tensor = _flex_kernel(q.is_cuda)(q, k, v, block_mask=mask)
+    out: Tensor = _flex_kernel(q.is_cuda)(q, k, v, block_mask=mask, scale=scale)
     return out
 
 

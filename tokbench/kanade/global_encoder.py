@@ -6,6 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from tokbench.kanade.config import GlobalEncoderConfig
+from tokbench.kanade.padding import real_frames
 
 __all__ = ["AttentiveStatistics", "ConvNeXt", "ConvNeXtBlock", "GlobalEncoder"]
 
@@ -27,8 +28,9 @@ class ConvNeXtBlock(nn.Module):
         self.pwconv2 = nn.Linear(hidden, dim)
         self.gamma = nn.Parameter(torch.full((dim,), scale))
 
-    def forward(self, x: Tensor) -> Tensor:
-        """`[B, dim, T]` to the same."""
+    def forward(self, x: Tensor, real: Tensor | None = None) -> Tensor:
+        """`[B, dim, T]` to the same; `real` `[B, 1, T]` is False where there is padding."""
+        x = x if real is None else x * real
         h = self.norm(self.dwconv(x).transpose(1, 2))
         h = self.gamma * self.pwconv2(nn.functional.gelu(self.pwconv1(h)))
         out: Tensor = x + h.transpose(1, 2)
@@ -50,11 +52,12 @@ class ConvNeXt(nn.Module):
                 if module.bias is not None:
                     nn.init.zeros_(module.bias)
 
-    def forward(self, x: Tensor) -> Tensor:
-        """`[B, inputs, T]` to `[B, T, dim]`."""
+    def forward(self, x: Tensor, real: Tensor | None = None) -> Tensor:
+        """`[B, inputs, T]` to `[B, T, dim]`; `real` `[B, 1, T]` is False where there is padding."""
+        x = x if real is None else x * real
         x = self.norm(self.embed(x).transpose(1, 2)).transpose(1, 2)
         for block in self.convnext:
-            x = block(x)
+            x = block(x, real)
         out: Tensor = self.final_layer_norm(x.transpose(1, 2))
         return out
 
@@ -68,9 +71,10 @@ class AttentiveStatistics(nn.Module):
         self.proj = nn.Linear(2 * channels, outputs)
         self.norm = nn.LayerNorm(outputs)
 
-    def forward(self, x: Tensor) -> Tensor:
-        """`[B, channels, T]` to `[B, outputs]`."""
-        weights = self.attn(x).softmax(dim=-1)
+    def forward(self, x: Tensor, real: Tensor | None = None) -> Tensor:
+        """`[B, channels, T]` to `[B, outputs]`; `real` `[B, 1, T]` is False where there is padding."""
+        scores = self.attn(x)
+        weights = (scores if real is None else scores.masked_fill(~real, -torch.inf)).softmax(dim=-1)
         mean = (weights * x).sum(-1)
         variance = (weights * x.square()).sum(-1) - mean.square()
         deviation = variance.clamp(1e-4, 1e4).sqrt()
@@ -86,7 +90,8 @@ class GlobalEncoder(nn.Module):
         self.backbone = ConvNeXt(config.input_channels, config.dim, config.intermediate_dim, config.num_layers)
         self.pooling = AttentiveStatistics(config.dim, config.attention_channels, config.output_channels)
 
-    def forward(self, features: Tensor) -> Tensor:
-        """`[B, T, input_channels]` to `[B, output_channels]`."""
-        out: Tensor = self.pooling(self.backbone(features.transpose(1, 2)).transpose(1, 2))
+    def forward(self, features: Tensor, *, lengths: Tensor | None = None) -> Tensor:
+        """`[B, T, input_channels]` to `[B, output_channels]`; `lengths` int64 `[B]` counts real frames, None: all."""
+        real = None if lengths is None else real_frames(lengths, features.shape[1])[:, None]
+        out: Tensor = self.pooling(self.backbone(features.transpose(1, 2), real).transpose(1, 2), real)
         return out

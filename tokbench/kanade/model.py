@@ -14,6 +14,7 @@ from tokbench.kanade.config import KanadeConfig
 from tokbench.kanade.fsq import FiniteScalarQuantizer
 from tokbench.kanade.global_encoder import GlobalEncoder
 from tokbench.kanade.lengths import mel_frames
+from tokbench.kanade.padding import interpolate
 from tokbench.kanade.postnet import PostNet
 from tokbench.kanade.transformer import Transformer
 
@@ -101,48 +102,64 @@ class KanadeModel(nn.Module):
             return mel.transpose(1, 2)
         return mix_layers(hidden, self.config.global_layers)
 
-    def encode_content(self, features: Tensor) -> Content:
+    def encode_content(self, features: Tensor, *, lengths: Tensor | None = None) -> Content:
         """Content features `[B, N, D]` to `floor(N / downsample)` tokens.
 
         Frames that do not fill a token are dropped.
+
+        Args:
+            features: of a batch.
+            lengths: real frames of each item, int64 `[B]`, here and below: what is real then does not depend on the
+                padding behind it. None: there is no padding.
         """
-        encoded = self.local_encoder(features)
+        encoded = self.local_encoder(features, lengths=lengths)
         pre_quant = self.conv_downsample(encoded.transpose(1, 2)).transpose(1, 2)
         embedding, tokens = self.local_quantizer(pre_quant)
         return Content(embedding, tokens, pre_quant)
 
-    def encode_global(self, features: Tensor) -> Tensor:
+    def encode_global(self, features: Tensor, *, lengths: Tensor | None = None) -> Tensor:
         """Global features `[B, N, D]` to speaker vectors `[B, G]`."""
-        out: Tensor = self.global_encoder(features)
+        out: Tensor = self.global_encoder(features, lengths=lengths)
         return out
 
     def embed(self, tokens: Tensor) -> Tensor:
         """Tokens int64 `[B, T]` to content embeddings `[B, T, D]`."""
         return self.local_quantizer.embed(tokens)
 
-    def decode_mel(self, embedding: Tensor, speaker: Tensor, *, n_samples: int) -> Tensor:
+    def decode_mel(
+        self, embedding: Tensor, speaker: Tensor, *, n_samples: int, lengths: tuple[Tensor, Tensor] | None = None
+    ) -> Tensor:
         """Content and speaker to a natural-log mel spectrogram.
 
         Args:
             embedding: content, `[B, T, D]`.
             speaker: `[B, G]`.
             n_samples: length of the audio to make, at `config.mel.sample_rate`; see `lengths.audio_length`.
+            lengths: real tokens and real mel frames of each item, int64 `[B]` both; None: there is no padding.
 
         Returns:
             `[B, n_mels, M]`, M by `lengths.mel_frames`.
         """
-        h = self.mel_prenet(embedding)
+        tokens, made = lengths or (None, None)
+        h = self.mel_prenet(embedding, lengths=tokens)
         h = self.mel_conv_upsample(h.transpose(1, 2))
         frames = mel_frames(n_samples, self.config.mel)
-        h = functional.interpolate(h, size=frames, mode="linear", align_corners=False)
-        coarse = self.mel_decoder(h.transpose(1, 2), speaker)
-        mel: Tensor = self.mel_postnet(coarse.transpose(1, 2))
+        if tokens is None or made is None:
+            h = functional.interpolate(h, size=frames, mode="linear", align_corners=False)
+        else:
+            h = interpolate(h, tokens * self.config.mel_upsample, made, frames)
+        coarse = self.mel_decoder(h.transpose(1, 2), speaker, lengths=made)
+        mel: Tensor = self.mel_postnet(coarse.transpose(1, 2), lengths=made)
         return mel
 
-    def reconstruct_features(self, embedding: Tensor) -> Tensor:
-        """Content embedding `[B, T, D]` to normalised SSL features `[B, T * downsample, D]`; training only."""
+    def reconstruct_features(self, embedding: Tensor, *, lengths: Tensor | None = None) -> Tensor:
+        """Content embedding `[B, T, D]` to normalised SSL features `[B, T * downsample, D]`; training only.
+
+        `lengths` counts real tokens.
+        """
         assert self.conv_upsample is not None, "the model was built without its feature decoder"
         assert self.feature_decoder is not None
         upsampled = self.conv_upsample(embedding.transpose(1, 2)).transpose(1, 2)
-        out: Tensor = self.feature_decoder(upsampled)
+        frames = None if lengths is None else lengths * self.config.downsample
+        out: Tensor = self.feature_decoder(upsampled, lengths=frames)
         return out

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from tokbench.kanade.config import PostNetConfig
+from tokbench.kanade.padding import real_frames
 
 __all__ = ["PostNet"]
 
@@ -39,10 +40,11 @@ class PostNet(nn.Module):
         )
         self.dropout = nn.Dropout(config.dropout)
 
-    def forward(self, mel: Tensor) -> Tensor:
-        """`[B, n_mels, T]` to the same."""
+    def forward(self, mel: Tensor, *, lengths: Tensor | None = None) -> Tensor:
+        """`[B, n_mels, T]` to the same; `lengths` int64 `[B]` counts real frames, None: all are real."""
+        real = None if lengths is None else real_frames(lengths, mel.shape[2])[:, None]
         x = mel
         for i, layer in enumerate(self.convolutions, start=1):
-            x = layer(x)
+            x = layer(x if real is None else x * real)
             x = self.dropout(torch.tanh(x) if i < len(self.convolutions) else x)
         return mel + x

@@ -41,8 +41,8 @@ class Attention(nn.Module):
         self.backend: Backend = "auto"
         self.wq, self.wk, self.wv, self.wo = (nn.Linear(config.dim, config.dim, bias=False) for _ in range(4))
 
-    def forward(self, x: Tensor, table: tuple[Tensor, Tensor]) -> Tensor:
-        """`[B, T, dim]` to the same."""
+    def forward(self, x: Tensor, table: tuple[Tensor, Tensor], lengths: Tensor | None = None) -> Tensor:
+        """`[B, T, dim]` to the same; `lengths` int64 `[B]` counts real frames."""
         q, k, v = (
             project(x).view(*x.shape[:2], self.heads, -1).transpose(1, 2) for project in (self.wq, self.wk, self.wv)
         )
@@ -53,6 +53,7 @@ class Attention(nn.Module):
             radius=self.radius,
             dropout=self.dropout if self.training else 0.0,
             backend=self.backend,
+            lengths=lengths,
         )
         mixed: Tensor = self.wo(out.transpose(1, 2).flatten(-2))
         return mixed
@@ -105,10 +106,12 @@ class Block(nn.Module):
         self.attention_norm = _norm(config, gated=True)
         self.ffn_norm = _norm(config, gated=True)
 
-    def forward(self, x: Tensor, table: tuple[Tensor, Tensor], condition: Tensor | None) -> Tensor:
+    def forward(
+        self, x: Tensor, table: tuple[Tensor, Tensor], condition: Tensor | None, lengths: Tensor | None
+    ) -> Tensor:
         """`[B, T, dim]` to the same."""
         normed, gate = _apply(self.attention_norm, x, condition)
-        x = _residual(x, self.attention(normed, table), gate)
+        x = _residual(x, self.attention(normed, table, lengths), gate)
         normed, gate = _apply(self.ffn_norm, x, condition)
         return _residual(x, self.feed_forward(normed), gate)
 
@@ -143,12 +146,14 @@ class Transformer(nn.Module):
             if isinstance(module, Attention):
                 module.backend = backend
 
-    def forward(self, x: Tensor, condition: Tensor | None = None) -> Tensor:
+    def forward(self, x: Tensor, condition: Tensor | None = None, *, lengths: Tensor | None = None) -> Tensor:
         """`[B, T, input_dim or dim]` to `[B, T, output_dim or dim]`.
 
         Args:
             x: input.
             condition: `[B, condition_dim]` for a net with adaptive norms, None for the others.
+            lengths: real frames of each item, int64 `[B]`, which then do not depend on the padding behind them; None:
+                all are real.
         """
         table = rotary_table(
             x.shape[1], self.config.dim // self.config.n_heads, theta=self.config.rope_theta, device=x.device
@@ -156,7 +161,7 @@ class Transformer(nn.Module):
         if self.input_proj is not None:
             x = self.input_proj(x)
         for layer in self.layers:
-            x = layer(x, table, condition)
+            x = layer(x, table, condition, lengths)
         x, _ = _apply(self.norm, x, condition)
         return x if self.output_proj is None else self.output_proj(x)
 

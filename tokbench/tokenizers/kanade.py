@@ -40,7 +40,7 @@ class Kanade(Tokenizer):
     code_modules: ClassVar[tuple[str, ...]] = tuple(
         f"tokbench.kanade.{name}"
         for name in (
-            "attention", "codec", "config", "fsq", "global_encoder", "hift", "lengths", "model", "postnet",
+            "attention", "codec", "config", "fsq", "global_encoder", "hift", "lengths", "model", "padding", "postnet",
             "relative_attention", "released", "resample", "transformer", "vocos", "wavlm", "weights",
         )
     )  # fmt: skip

@@ -14,16 +14,10 @@ __all__ = [
     "discriminator_loss",
     "feature_loss",
     "feature_matching_loss",
-    "frame_mask",
     "mel_loss",
     "normalize_over",
     "perplexity",
 ]
-
-
-def frame_mask(lengths: Tensor, frames: int) -> Tensor:
-    """Bool `[B, frames]`, True for the first `lengths[i]` frames of item i."""
-    return torch.arange(frames, device=lengths.device) < lengths[:, None]
 
 
 def feature_loss(made: Tensor, target: Tensor, *, kind: Literal["mse", "l1"] = "mse", mask: Tensor | None) -> Tensor:

@@ -13,12 +13,12 @@ from tokbench.errors import UserError
 from tokbench.kanade.discriminator import BandDiscriminator, Judgement
 from tokbench.kanade.lengths import mel_frames
 from tokbench.kanade.model import KanadeModel
+from tokbench.kanade.padding import real_frames
 from tokbench.kanade.training.losses import (
     adversarial_loss,
     discriminator_loss,
     feature_loss,
     feature_matching_loss,
-    frame_mask,
     mel_loss,
     normalize_over,
     perplexity,
@@ -133,7 +133,7 @@ class KanadeTraining(LightningModule):
         masks = self.recipe.data.masks
         frames = self._content_lengths(lengths, content.shape[1]) if masks else None
         if self.recipe.data.normalize_over == "crop":
-            content = normalize_over(content, None if frames is None else frame_mask(frames, content.shape[1]))
+            content = normalize_over(content, None if frames is None else real_frames(frames, content.shape[1]))
         speaker_frames = mel_lengths = None
         if masks:
             hop = self.parts.speaker_hop
@@ -150,30 +150,58 @@ class KanadeTraining(LightningModule):
 
     def generate(self, inputs: Inputs) -> Made:
         """Run the generator; the feature decoder comes last, so that leaving it out changes no other dropout."""
-        content = self.model.encode_content(inputs.content)
-        voice = self.model.encode_global(inputs.speaker)
-        mel = self.model.decode_mel(content.embedding, voice, n_samples=inputs.n_samples)
-        features = self.model.reconstruct_features(content.embedding) if self.recipe.losses.ssl > 0 else None
+        tokens = self._token_lengths(inputs)
+        frames = inputs.mel_lengths
+        content = self.model.encode_content(inputs.content, lengths=inputs.content_lengths)
+        voice = self.model.encode_global(inputs.speaker, lengths=inputs.speaker_lengths)
+        both = None if tokens is None or frames is None else (tokens, frames)
+        mel = self.model.decode_mel(content.embedding, voice, n_samples=inputs.n_samples, lengths=both)
+        features = None
+        if self.recipe.losses.ssl > 0:
+            features = self.model.reconstruct_features(content.embedding, lengths=tokens)
         return Made(content.tokens, mel, features)
+
+    def _token_lengths(self, inputs: Inputs) -> Tensor | None:
+        if inputs.content_lengths is None:
+            return None
+        return (inputs.content_lengths // self.parts.config.downsample).clamp(min=1)
 
     def generator_losses(self, inputs: Inputs, made: Made) -> dict[str, Tensor]:
         """The unweighted terms that need no discriminator, and the codes' perplexity."""
-        frames = made.tokens.shape[1] * self.parts.config.downsample
-        mask = None if inputs.content_lengths is None else frame_mask(inputs.content_lengths, frames)
-        mel_mask = None if inputs.mel_lengths is None else frame_mask(inputs.mel_lengths, made.mel.shape[2])
+        stride = self.parts.config.downsample
+        frames = made.tokens.shape[1] * stride
+        tokens = self._token_lengths(inputs)
+        token_mask = None if tokens is None else real_frames(tokens, made.tokens.shape[1])
+        mask = None if tokens is None else real_frames(tokens * stride, frames)
+        mel_mask = None if inputs.mel_lengths is None else real_frames(inputs.mel_lengths, made.mel.shape[2])
         terms = {"mel": mel_loss(made.mel, inputs.mel, mask=mel_mask)}
         if made.features is not None:
             target = inputs.content[:, :frames]
             terms["ssl"] = feature_loss(made.features, target, kind=self.recipe.losses.ssl_kind, mask=mask)
-        token_mask = None if mask is None else mask[:, :: self.parts.config.downsample]
         vocab = self.model.local_quantizer.vocab
         terms["perplexity"] = perplexity(made.tokens, vocab, mask=token_mask)
         return terms
 
-    def _judge(self, mel: Tensor) -> Judgement:
+    def judge(self, mel: Tensor) -> Judgement:
+        """The discriminator's opinion of `[B, n_mels, M]`."""
         assert self.discriminator is not None
         judged: Judgement = self.discriminator(mel[:, None])
         return judged
+
+    def audible(self, mel: Tensor, inputs: Inputs) -> Tensor:
+        """A generated mel as the discriminator gets it: float32, behind an item's end the target's padding."""
+        mel = mel.float()
+        if inputs.mel_lengths is None:
+            return mel
+        return torch.where(real_frames(inputs.mel_lengths, mel.shape[2])[:, None], mel, inputs.mel)
+
+    def adversarial_terms(self, real: Judgement, fake: Tensor) -> dict[str, Tensor]:
+        """The unweighted terms that the discriminator gives the generator; `real` is its opinion of the target."""
+        judged = self.judge(fake)
+        return {
+            "adversarial": adversarial_loss(judged.scores.float(), objective=self.recipe.losses.objective),
+            "feature_matching": feature_matching_loss(real.features, judged.features),
+        }
 
     # Steps
 
@@ -193,17 +221,16 @@ class KanadeTraining(LightningModule):
         if adversarial:
             assert self.discriminator is not None
             self.discriminator.requires_grad_(requires_grad=True)
-            real = self._judge(inputs.mel)
-            fake = self._judge(made.mel.detach().float())
+            real = self.judge(inputs.mel)
+            audible = self.audible(made.mel, inputs)
+            fake = self.judge(audible.detach())
             loss = discriminator_loss(real.scores.float(), fake.scores.float(), objective=weights.objective)
             terms["discriminator"] = loss
             self._guard(loss, terms)
             terms["discriminator_norm"] = self._update(*optimizers[1], loss)
             # The generator is judged by the updated discriminator; its real feature maps are those from before.
             self.discriminator.requires_grad_(requires_grad=False)
-            judged = self._judge(made.mel.float())
-            terms["adversarial"] = adversarial_loss(judged.scores.float(), objective=weights.objective)
-            terms["feature_matching"] = feature_matching_loss(real.features, judged.features)
+            terms |= self.adversarial_terms(real, audible)
             total = total + weights.adversarial * terms["adversarial"]
             total = total + weights.feature_matching * terms["feature_matching"]
         terms["total"] = total
