@@ -106,7 +106,14 @@ def test_a_vocabulary_that_changed_since_the_checkpoint_is_named(tmp_path):
         documents = [spoken(layout, random_frames(layout, 6, rng))]
         courses.append(Course(layout, documents, [1.0]))
     with pytest.raises(KeyboardInterrupt):
-        teach(courses[0], SMALL, recipe.model_copy(update={"log_every": 2}), row_seconds=1, checkpoint=checkpoint, log=stop)
+        teach(
+            courses[0],
+            SMALL,
+            recipe.model_copy(update={"log_every": 2}),
+            row_seconds=1,
+            checkpoint=checkpoint,
+            log=stop,
+        )
     with pytest.raises(TrainingError, match=r"made with another (data|vocabulary)"):
         teach(courses[1], SMALL, recipe, row_seconds=1, checkpoint=checkpoint)
 
@@ -144,7 +151,6 @@ def test_bf16_and_compiled_it_learns_on_cuda():
     model, kept = teach(course, config, recipe, row_seconds=20, device="cuda")
     facts = kept.record["facts"]
     assert (facts["precision"], facts["device"]) == ("bf16", "cuda")
-    print({name: facts[name] for name in ("tokens_per_second", "peak_memory_bytes", "seconds")})
     on_cuda = score(model.eval(), documents[:8], steps=4096, device="cuda")
     on_cpu = score(model.cpu(), documents[:8], steps=4096)
     np.testing.assert_allclose(on_cuda.codes, on_cpu.codes, rtol=0.02, atol=0.5)

@@ -37,11 +37,11 @@ class Spans:
 
     @classmethod
     def of(cls, layout: Layout, streams: Sequence[StreamSpec], seen: Sequence[Encoded], input_rate: int) -> Spans:
-        """From encoded utterances, at least two of different lengths for codecs with packets."""
+        """From encoded utterances; packets are seen where their lengths differ."""
         packet, margin = 1, None
         for spec in streams:
             lengths = [len(one.streams[spec.name]) for one in seen]
-            codes = math.gcd(*lengths) if lengths else 1
+            codes = math.gcd(*lengths) if len(set(lengths)) > 1 else 1  # one length says nothing about packets
             per_frame = sum(slot.stream == spec.name for slot in layout.slots)
             packet = math.lcm(packet, max(1, codes) // math.gcd(max(1, codes), per_frame))
             for one, length in zip(seen, lengths, strict=True):
