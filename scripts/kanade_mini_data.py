@@ -68,14 +68,14 @@ def read_archive(archive: Path, *, threads: int = 16) -> list[tuple[dict[str, st
         return list(zip(rows, pool.map(decode, rows), strict=True))
 
 
-def perturbed(waves: list[np.ndarray], *, copies: int, seed: int, device: torch.device) -> list[Tensor]:
-    """Each wave and `copies` of it at other speeds, on the device."""
+def perturbed(waves: list[np.ndarray], *, copies: list[int], seed: int, device: torch.device) -> list[Tensor]:
+    """Each wave and, of each, so many copies at other speeds, on the device."""
     generator = np.random.default_rng(seed)
     out = []
-    for wave in waves:
+    for wave, number in zip(waves, copies, strict=True):
         x = torch.from_numpy(wave).to(device)[None]
         out.append(x[0])
-        out += [resample(x, *RATIOS[index])[0] for index in generator.choice(len(RATIOS), copies, replace=False)]
+        out += [resample(x, *RATIOS[index])[0] for index in generator.choice(len(RATIOS), number, replace=False)]
     return out
 
 
@@ -113,19 +113,19 @@ def load_speech(
     config: KanadeConfig,
     whisper: WhisperEncoder,
     *,
-    copies: int,
+    copies: dict[str, int],
     seed: int,
     device: torch.device,
     limit: int | None = None,
     held_out: int = 100,
 ) -> tuple[Speech, Speech]:
-    """Training and validation speech; validation is every n-th utterance's share, unperturbed.
+    """Training and validation speech; validation is a random part, unperturbed.
 
     Args:
         archive: tar of Opus files with `manifest.csv`.
         config: geometry.
         whisper: SSL front end, on the device.
-        copies: perturbed copies of each training utterance.
+        copies: perturbed copies of each training utterance, by engine; "" for the engines that are not named.
         seed: of their choice.
         device: where features are made and stay.
         limit: use this many utterances (a test).
@@ -135,11 +135,14 @@ def load_speech(
     items = read_archive(archive)
     order = np.random.default_rng(seed).permutation(len(items))[:limit]
     waves = [items[i][1] for i in order]
+    numbers = [copies.get(items[i][0]["engine"], copies[""]) for i in order]
     held_out = min(held_out, len(waves) // 10)
     seconds = sum(map(len, waves)) / 16000
     print(f"{len(waves)} utterances, {seconds / 3600:.2f} h, read in {time.monotonic() - started:.1f} s", flush=True)
-    train = encode(perturbed(waves[held_out:], copies=copies, seed=seed, device=device), config, whisper)
-    test = encode(perturbed(waves[:held_out], copies=0, seed=seed, device=device), config, whisper)
+    made = perturbed(waves[held_out:], copies=numbers[held_out:], seed=seed, device=device)
+    print(f"{len(made)} with copies after {time.monotonic() - started:.1f} s", flush=True)
+    train = encode(made, config, whisper)
+    test = encode([torch.from_numpy(wave).to(device) for wave in waves[:held_out]], config, whisper)
     hours = len(train.content) / 50 / 3600
     print(f"features of {hours:.2f} h after {time.monotonic() - started:.1f} s", flush=True)
     return train, test

@@ -186,13 +186,13 @@ def read_rows(path: Path) -> list[dict[str, str]]:
         return list(csv.DictReader(file))
 
 
-def pack(folder: Path, archive: Path, *, level: float) -> None:
+def pack(folder: Path, archive: Path, *, rate: int) -> None:
     """Code all utterances as Ogg Opus into one tar, manifest.csv first.
 
     Args:
         folder: the corpus.
         archive: tar to write.
-        level: libsndfile's compression level, 0 (256 kbit/s) to 1 (6 kbit/s).
+        rate: bit/s of Opus.
     """
     rows = [row for table in sorted(folder.glob("*.csv")) for row in read_rows(table)]
     text = io.StringIO()
@@ -203,12 +203,33 @@ def pack(folder: Path, archive: Path, *, level: float) -> None:
     with tarfile.open(archive, "w") as tar:
         add(tar, "manifest.csv", text.getvalue().encode())
         for row in rows:
-            wave, _ = read_audio(folder / row["path"])
-            coded = io.BytesIO()
-            soundfile.write(coded, wave, RATE, format="OGG", subtype="OPUS", compression_level=level)
-            add(tar, f"{row['id']}.opus", coded.getvalue())
+            add(tar, f"{row['id']}.opus", opus(folder, row, rate).read_bytes())
     hours = sum(float(row["seconds"]) for row in rows) / 3600
     print(f"{archive}: {len(rows)} utterances, {hours:.2f} h, {archive.stat().st_size / 2**20:.1f} MiB")
+
+
+def opus(folder: Path, row: dict[str, str], rate: int) -> Path:
+    """The utterance as Ogg Opus at about `rate` bit/s, coded once and kept beside the corpus."""
+    import av
+
+    path = folder / f"opus-{rate}" / f"{row['id']}.opus"
+    if not path.exists():
+        path.parent.mkdir(exist_ok=True)
+        wave, _ = read_audio(folder / row["path"])
+        coded = io.BytesIO()
+        options = {"compression_level": "5", "application": "audio", "vbr": "on", "frame_duration": "40"}
+        with av.open(coded, "w", format="ogg") as container:
+            stream = container.add_stream("libopus", rate=RATE, layout="mono", options=options)
+            stream.bit_rate = rate
+            pcm = np.round(wave.clip(-1, 1) * 32767).astype("<i2")
+            frame = av.AudioFrame.from_ndarray(pcm[None], format="s16", layout="mono")
+            frame.sample_rate = RATE
+            for packet in (*stream.encode(frame), *stream.encode(None)):
+                container.mux(packet)
+        unfinished = path.with_suffix(".part")
+        unfinished.write_bytes(coded.getvalue())
+        unfinished.replace(path)
+    return path
 
 
 def add(tar: tarfile.TarFile, name: str, data: bytes) -> None:
@@ -226,11 +247,11 @@ def main() -> int:
     parser.add_argument("--wordnet", type=Path, default=WORDNET, help="WordNet's database (Debian: wordnet-base)")
     parser.add_argument("--minutes", default="", help="engine=minutes,...: instead of the defaults")
     parser.add_argument("--pack", type=Path, help="write this tar of Opus files from what is in --out, and stop")
-    parser.add_argument("--level", type=float, default=0.9, help="Opus compression level of --pack, 0 to 1")
+    parser.add_argument("--bit-rate", type=int, default=20000, help="of Opus in --pack, bit/s")
     options = parser.parse_args()
     folder: Path = options.out
     if options.pack:
-        pack(folder, options.pack, level=options.level)
+        pack(folder, options.pack, rate=options.bit_rate)
         return 0
     folder.mkdir(parents=True, exist_ok=True)
     banned = test_texts()

@@ -258,7 +258,9 @@ def main() -> None:
     parser.add_argument("--batch", type=int, nargs=2, default=(128, 64), help="crops a step, by phase")
     parser.add_argument("--crop", type=int, default=160, help="frames of 20 ms")
     parser.add_argument("--rate", type=float, nargs=2, default=(3e-3, 5e-4), help="peak learning rate, by phase")
-    parser.add_argument("--copies", type=int, default=2, help="speed-perturbed copies of each utterance")
+    parser.add_argument(
+        "--copies", default="2,kokoro=5", help="speed-perturbed copies of each utterance, then engine=copies, ..."
+    )
     parser.add_argument("--elsewhere", type=float, default=0.5, help="share of speaker vectors from another crop")
     parser.add_argument("--channels", type=int, default=32, help="of the discriminator")
     parser.add_argument("--ssl-weight", type=float, default=30.0)
@@ -275,8 +277,10 @@ def main() -> None:
     torch.backends.cudnn.allow_tf32 = False  # the features are those that the tokenizer will make
     config = KANADE_MINI
     whisper = load_whisper(options.whisper).to(device)
+    first, *others = options.copies.split(",")
+    copies = {"": int(first)} | {name: int(number) for name, number in (part.split("=") for part in others)}
     speech, held_out = load_speech(
-        options.archive, config, whisper, copies=options.copies, seed=options.seed, device=device, limit=options.limit
+        options.archive, config, whisper, copies=copies, seed=options.seed, device=device, limit=options.limit
     )
     torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = True
     torch.backends.cudnn.benchmark = True
