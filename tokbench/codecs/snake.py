@@ -17,6 +17,11 @@ class Snake(nn.Module):
         super().__init__()
         self.alpha = nn.Parameter(torch.ones(1, channels, 1), requires_grad=False)
 
+    @property
+    def gain(self) -> Tensor:
+        """`1 / (alpha + 1e-9)`, `[1, C, 1]`."""
+        return 1 / (self.alpha + _EPS)
+
     def forward(self, x: Tensor) -> Tensor:
         """`[B, C, T]` to the same shape."""
         return self.write(x, torch.empty_like(x))
@@ -24,4 +29,4 @@ class Snake(nn.Module):
     def write(self, x: Tensor, out: Tensor) -> Tensor:
         """The same into `out`, which may be part of a larger tensor but not of x."""
         wave = torch.mul(x, self.alpha).sin_()
-        return torch.addcmul(x, wave.mul_(wave), 1 / (self.alpha + _EPS), out=out)
+        return torch.addcmul(x, wave.mul_(wave), self.gain, out=out)

@@ -41,7 +41,12 @@ def make(
         sys.stderr.write(f"{declared.name}: {text}\n")
         sys.stderr.flush()
 
-    made = make_environment(declared, say=say, existing=existing, source=source)
+    made = make_environment(
+        declared,
+        say=say,
+        existing=existing.absolute() if existing else None,
+        source=source.absolute() if source else None,
+    )
     sys.stdout.write(f"{declared.name}: ready at {place}, Python {made.version}, {len(made.packages)} packages\n")
 
 

@@ -9,7 +9,6 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-import shutil
 from dataclasses import asdict, dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -129,10 +128,10 @@ def _read(place: Path) -> Environment | None:
 
 
 @lru_cache
-def _every_card() -> tuple[TokenizerCard, ...]:
+def _every_card() -> tuple[tuple[str, TokenizerCard], ...]:
     from tokbench.registry import names, template_card
 
-    return tuple(template_card(TokenizerCard, name) for name in names(TokenizerCard))
+    return tuple((name, template_card(TokenizerCard, name)) for name in names(TokenizerCard))
 
 
 def declared_environments() -> dict[str, tuple[EnvironmentDecl, list[str]]]:
@@ -142,17 +141,17 @@ def declared_environments() -> dict[str, tuple[EnvironmentDecl, list[str]]]:
         CardError: two cards declare different environments under one name.
     """
     found: dict[str, tuple[EnvironmentDecl, list[str]]] = {}
-    for card in _every_card():
+    for name, card in _every_card():
         if card.environment is None:
             continue
         declared, users = found.setdefault(card.environment.name, (card.environment, []))
         if spec_hash(declared) != spec_hash(card.environment):
             raise CardError(
                 f"declares another environment '{declared.name}' than {users[0]}",
-                where=f"tokenizer '{card.name}': environment",
+                where=f"tokenizer '{name}': environment",
                 hint="Give it another name",
             )
-        users.append(card.name)
+        users.append(name)
     return found
 
 
@@ -194,9 +193,3 @@ def source_hash(folder: Path) -> str:
         ):
             digest.update(f"{'/'.join(parts)} {hashlib.sha256(path.read_bytes()).hexdigest()}\n".encode())
     return digest.hexdigest()
-
-
-def free_gigabytes(folder: Path) -> float:
-    """Free space where environments go."""
-    place = next(entry for entry in (folder, *folder.parents) if entry.exists())
-    return shutil.disk_usage(place).free / 1e9

@@ -197,7 +197,10 @@ def _step(command: Sequence[str], what: str, *, hint: str | None = None) -> str:
     ours = ("PYTHONPATH", "PYTHONHOME", "VIRTUAL_ENV")
     environment = {key: value for key, value in os.environ.items() if key not in ours}
     try:
-        done = subprocess.run(command, capture_output=True, text=True, check=False, env=environment)
+        # Elsewhere than here: with -c, Python would also look for packages in the current folder.
+        done = subprocess.run(
+            command, capture_output=True, text=True, check=False, env=environment, cwd=environments_folder()
+        )
     except OSError as error:
         raise BadEnvironment(f"cannot {what}: {command[0]}: {error.strerror}", hint=hint) from None
     if done.returncode:

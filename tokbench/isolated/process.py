@@ -58,6 +58,7 @@ class ChildProcess:
                 stderr=subprocess.STDOUT,
                 pass_fds=(requests, replies),
                 env=_environment(),
+                cwd=self.folder,
                 start_new_session=True,
             )
         except OSError as error:

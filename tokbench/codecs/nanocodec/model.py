@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import cast
+from typing import TYPE_CHECKING, cast
 
 import torch
 from torch import Tensor, nn
@@ -11,6 +11,9 @@ from torch.nn import functional
 from tokbench.codecs.nanocodec.config import NanoCodecConfig
 from tokbench.codecs.nanocodec.fsq import GroupFsq
 from tokbench.codecs.nanocodec.nets import Decoder, Encoder, mask
+
+if TYPE_CHECKING:
+    from tokbench.codecs.nanocodec.channels_last import ChannelsLast
 
 __all__ = ["NanoCodec"]
 
@@ -24,11 +27,16 @@ class NanoCodec(nn.Module):
     Args:
         config: geometry.
         device: "meta" to leave the weights to a loader.
+
+    Attributes:
+        channels_last: run on a CPU with time before channels, two times faster; False for the nets as they are written.
     """
 
     def __init__(self, config: NanoCodecConfig, *, device: str = "cpu") -> None:
         super().__init__()
         self.config = config
+        self.channels_last = True
+        self._fast: ChannelsLast | None = None
         with torch.device(device):
             self.audio_encoder = Encoder(config.encoder)
             self.audio_decoder = Decoder(config.decoder)
@@ -52,7 +60,9 @@ class NanoCodec(nn.Module):
         """Audio `[B, T]` to the encoder's output `[B, D, F]` before quantisation, and frames a row."""
         padded, n_padded = self.pad(audio, lengths)
         rows = _unequal(n_padded, padded.shape[1])
-        return cast(Tensor, self.audio_encoder(padded[:, None], rows)), n_padded // self.config.hop
+        fast = self._channels_last(padded, rows)
+        latent = fast.encode(padded[:, None]) if fast else self.audio_encoder(padded[:, None], rows)
+        return cast(Tensor, latent), n_padded // self.config.hop
 
     def encode(self, audio: Tensor, lengths: Tensor) -> tuple[Tensor, Tensor]:
         """Audio float32 `[B, T]` with int64 lengths `[B]` to tokens.
@@ -72,7 +82,25 @@ class NanoCodec(nn.Module):
     def decode(self, tokens: Tensor, frames: Tensor) -> Tensor:
         """Tokens int64 `[B, K, F]` with frames a row to audio float32 `[B, F * hop]`, zero past a row's end."""
         values = self.dequantize(tokens, frames)
-        return cast(Tensor, self.audio_decoder(values, _unequal(frames, tokens.shape[2])))
+        rows = _unequal(frames, tokens.shape[2])
+        fast = self._channels_last(values, rows)
+        return cast(Tensor, fast.decode(values) if fast else self.audio_decoder(values, rows))
+
+    def _channels_last(self, x: Tensor, lengths: Tensor | None) -> ChannelsLast | None:
+        """The faster way, where it is one: on a CPU, in float32, without a mask."""
+        if not self.channels_last or lengths is not None or x.device.type != "cpu" or x.dtype != torch.float32:
+            return None
+        if self._fast is None:
+            try:
+                from tokbench.codecs.nanocodec.channels_last import ChannelsLast, knows
+            except ModuleNotFoundError:
+                self.channels_last = False
+                return None
+            if not knows(self.config):
+                self.channels_last = False
+                return None
+            self._fast = ChannelsLast(self.audio_encoder, self.audio_decoder)
+        return self._fast
 
 
 def _unequal(lengths: Tensor, size: int) -> Tensor | None:

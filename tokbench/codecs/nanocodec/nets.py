@@ -16,9 +16,10 @@ from torch.nn import functional
 from tokbench.codecs.nanocodec.config import Activation, DecoderConfig, EncoderConfig, PadMode
 from tokbench.codecs.snake import Snake
 
-__all__ = ["Decoder", "Encoder", "mask"]
+__all__ = ["LEAK", "Act", "Conv", "Decoder", "Encoder", "HalfSnake", "ResidualLayer", "Upsample", "mask"]
 
-_LEAK = 0.01
+LEAK = 0.01
+"""Slope of the leaky ReLU."""
 
 
 def mask(x: Tensor, lengths: Tensor | None) -> Tensor:
@@ -38,7 +39,7 @@ class HalfSnake(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """`[B, C, T]` to the same shape."""
-        made = functional.leaky_relu(x, _LEAK)
+        made = functional.leaky_relu(x, LEAK)
         self.snake_act.write(x[:, : self.snake_channels], made[:, : self.snake_channels])
         return made
 
@@ -59,6 +60,7 @@ class Act(nn.Module):
 
     def __init__(self, kind: Activation, channels: int) -> None:
         super().__init__()
+        self.channels = channels
         self.activation: nn.Module
         if kind == "half_snake":
             self.activation = HalfSnake(channels)
@@ -67,7 +69,7 @@ class Act(nn.Module):
         elif kind == "elu":
             self.activation = nn.ELU()
         else:
-            self.activation = nn.LeakyReLU(_LEAK)
+            self.activation = nn.LeakyReLU(LEAK)
 
     def forward(self, x: Tensor) -> Tensor:
         """`[B, C, T]` to the same shape."""
