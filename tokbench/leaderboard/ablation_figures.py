@@ -101,7 +101,8 @@ def ablation_figures(ablation: Ablation) -> list[Figure]:
 
 def _cells(line: AblationLine) -> list[list[str]]:
     made = []
-    for label, one in [*((f"seed {s.seed}", s) for s in line.one.seeds), ("all seeds", line.one.pooled)]:
+    labelled: list[tuple[str, SeedDifference | Pooled]] = [(f"seed {s.seed}", s) for s in line.one.seeds]
+    for label, one in [*labelled, ("all seeds", line.one.pooled)]:
         ends = "none" if one.ci95 is None else f"{line.change(one.ci95[0])} to {line.change(one.ci95[1])}"
         name = f"{line.one.title}, {line.one.changed} − {line.one.base}, {label}"
         made.append([name, line.value(one.base), line.value(one.changed), line.change(one.difference), ends])

@@ -152,8 +152,8 @@ class _Site:
         inlined = json.dumps(self._drawer(data), ensure_ascii=False, separators=(",", ":")).replace("<", "\\u003c")
         shown = context.get("table")
         shown_tables = [shown] if shown else [t for t, _ in context.get("appearances", [])] or self.tables
-        data = [context["data"]] if "ablation" in context else [t.dataset for t in shown_tables]
-        synthetic = sorted({dataset_label(d.name) for d in data if d and d.synthetic})
+        corpora = [context["data"]] if "ablation" in context else [t.dataset for t in shown_tables]
+        synthetic = sorted({dataset_label(d.name) for d in corpora if d and d.synthetic})
         html = self.environment.get_template(template).render(
             **context,
             root=root,

@@ -143,7 +143,7 @@ def _bars(table: Table, chart: BarDef, families: Mapping[str, int]) -> list[Figu
     for condition, base in chart.conditions.items():
         for column in table.column(base):
             by_label[column.label][condition] = column
-    figures = []
+    figures: list[Figure] = []
     for label, columns in by_label.items():
         present = {
             condition: column for condition, column in columns.items()
@@ -225,17 +225,13 @@ def _dets(table: Table, chart: DetDef, column: Column, families: Mapping[str, in
     if len(trades) < 2:
         return []
     order = sorted(trades.values(), key=lambda t: (-t.eer if column.direction == "higher" else t.eer, t.name))
-    groups: dict[str, list[Trade]] = {"": order}
-    if len(order) > MOST_CURVES:
-        groups = defaultdict(list)
-        for trade in order:
-            groups[rows[trade.name].result.tokenizer.family].append(trade)
-    figures = []
-    for number, (family, chosen) in enumerate(groups.items()):
-        identifier = f"{table.id}-det-{column.id}{f'-{number}' if family else ''}"
-        title = f"{chart.title}{f' ({column.label})' if column.label else ''}{f', {family}' if family else ''}"
-        others = [trade for trade in order if trade not in chosen]
-        chosen = _told_apart(chosen)
+    groups = _by_family(order, rows)
+    figures: list[Figure] = []
+    for number, (part, members) in enumerate(groups):
+        identifier = f"{table.id}-det-{column.id}{f'-{number}' if part else ''}"
+        title = f"{chart.title}{f' ({column.label})' if column.label else ''}{f', {part}' if part else ''}"
+        others = [trade for trade in order if trade not in members]
+        chosen = _told_apart(members)
         description = (
             f"{len(chosen)} curves; horizontal axis {chart.x_label}, vertical axis {chart.y_label}, in percent."
         )
@@ -249,7 +245,7 @@ def _dets(table: Table, chart: DetDef, column: Column, families: Mapping[str, in
             Figure(
                 id=identifier,
                 title=title,
-                caption=chart.caption + (" The other tokenizers are drawn in grey." if family else ""),
+                caption=chart.caption + (" The other tokenizers are drawn in grey." if part else ""),
                 wide=wide,
                 narrow=narrow,
                 legend=family_keys([rows[t.name] for t in chosen], families),
@@ -259,6 +255,20 @@ def _dets(table: Table, chart: DetDef, column: Column, families: Mapping[str, in
             )
         )
     return figures
+
+
+def _by_family(order: Sequence[Trade], rows: Mapping[str, Row]) -> list[tuple[str, list[Trade]]]:
+    """All in one chart without a name, or a chart for each family, in several parts where one is large."""
+    if len(order) <= MOST_CURVES:
+        return [("", list(order))]
+    families: dict[str, list[Trade]] = defaultdict(list)
+    for trade in order:
+        families[rows[trade.name].result.tokenizer.family].append(trade)
+    made = []
+    for family, members in families.items():
+        parts = [members[i : i + MOST_CURVES] for i in range(0, len(members), MOST_CURVES)]
+        made += [(f"{family} {i} of {len(parts)}" if len(parts) > 1 else family, p) for i, p in enumerate(parts, 1)]
+    return made
 
 
 def _told_apart(trades: Sequence[Trade]) -> list[Trade]:

@@ -47,7 +47,7 @@ def _variant(estimate: Estimate) -> tuple[str, ...]:
 
 def _split(score: pd.Series[float], target: pd.Series[float]) -> tuple[Float, Float] | None:
     values, kind = score.to_numpy(np.float64), target.to_numpy(np.float64) > 0.5
-    return _finite(values[kind], values[~kind])
+    return _finite(np.asarray(values[kind], np.float64), np.asarray(values[~kind], np.float64))
 
 
 def _finite(target: Float, nontarget: Float) -> tuple[Float, Float] | None:
