@@ -1,8 +1,8 @@
 """From what a user types after `--data` to a `Dataset`.
 
 `mini-en`, `mini-en:train`, `librispeech:DIR`, `vctk:DIR?mic=mic2`, `folder:DIR?speaker=REGEX`, `manifest:FILE`, or the
-name of a dataset card that `tokbench data get` has fetched, with or without a split: `librispeech:test-clean`. Any of
-them takes `?alignments=FOLDER`, a folder of TextGrid files, and `?name=NAME`, what results call it.
+name of a dataset card that `tokbench data get` has fetched, with or without splits: `librispeech:test-clean`, and
+`librispeech:train-clean-100+train-clean-360`. Any of them takes `?alignments=FOLDER`, a folder of TextGrid files, and `?name=NAME`, what results call it.
 """
 
 from __future__ import annotations
@@ -145,7 +145,8 @@ def _utterances(
 ) -> tuple[Utterance, ...]:
     read = READERS[reader]
     path = Path(rest).expanduser()
-    if rest and (card is None or path.exists() or rest not in card.splits):
+    several = [part for part in rest.split("+") if part]
+    if rest and (card is None or path.exists() or not set(several) <= set(card.splits)):
         return read(path, split=split, **options)
     if card is None:
         raise DatasetError(
@@ -155,17 +156,20 @@ def _utterances(
         )
     if rest and split is not None and rest != split:
         raise DatasetError(f"asks for the split '{rest}', and for '{split}' beside it", where=spec)
-    wanted = rest or split
-    if wanted and card.splits and wanted not in card.splits:
-        raise DatasetError(f"{name} has no split '{wanted}'", where=spec, hint=f"There are {', '.join(card.splits)}")
+    wanted = several or ([split] if split else [])
+    unknown = next((part for part in wanted if part not in card.splits), None)
+    if unknown is not None and card.splits:
+        raise DatasetError(f"{name} has no split '{unknown}'", where=spec, hint=f"There are {', '.join(card.splits)}")
     there = fetched_splits(name)
-    if not there or (wanted and wanted not in there):
-        command = f"tokbench data get {name}" + (f" --split {wanted}" if wanted else "")
+    absent = next((part for part in wanted if part not in there), None)
+    if not there or absent is not None:
+        absent = absent or (wanted[0] if wanted else None)
+        command = f"tokbench data get {name}" + (f" --split {absent}" if absent else "")
         raise DatasetError(
-            f"{name}{f' ({wanted})' if wanted else ''} is not in {data_folder()}",
+            f"{name}{f' ({absent})' if absent else ''} is not in {data_folder()}",
             where=spec,
             hint=f"Type: {command}, or name your own copy as {name}:FOLDER",
         )
-    folders = [there[wanted]] if wanted else list(there.values())
+    folders = [there[part] for part in wanted] if wanted else list(there.values())
     found = [utterance for folder in folders for utterance in read(folder, **options)]
     return ordered(found, where=data_folder() / name)
