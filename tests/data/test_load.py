@@ -127,6 +127,9 @@ def test_fetched_data(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert load_dataset("librispeech").speakers == ("7", "8")
     assert load_dataset("librispeech:test-clean").speakers == ("7",)
     assert load_dataset("librispeech", split="dev-clean").speakers == ("8",)
+    assert load_dataset("librispeech:test-clean+dev-clean").speakers == ("7", "8")
+    with pytest.raises(DatasetError, match=r"librispeech \(test-other\) is not in"):
+        load_dataset("librispeech:test-clean+test-other")
     with pytest.raises(DatasetError, match="no split 'test-klean'"):
         load_dataset("librispeech", split="test-klean")
     with pytest.raises(DatasetError, match="asks for the split"):

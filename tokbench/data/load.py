@@ -2,7 +2,8 @@
 
 `mini-en`, `mini-en:train`, `librispeech:DIR`, `vctk:DIR?mic=mic2`, `folder:DIR?speaker=REGEX`, `manifest:FILE`, or the
 name of a dataset card that `tokbench data get` has fetched, with or without splits: `librispeech:test-clean`, and
-`librispeech:train-clean-100+train-clean-360`. Any of them takes `?alignments=FOLDER`, a folder of TextGrid files, and `?name=NAME`, what results call it.
+`librispeech:train-clean-100+train-clean-360`. Any of them takes `?alignments=FOLDER`, a folder of TextGrid files, and
+`?name=NAME`, what results call it.
 """
 
 from __future__ import annotations

@@ -146,7 +146,7 @@ def _opinions(row: Components, judge: str, source: str, heard: Heard, _text: str
 
     def compute() -> dict[str, float]:
         said = _evidence(heard[source])
-        scores = mos.opinion_scores({k: float(v) for k, v in said.items() if k in known})  # type: ignore[arg-type]
+        scores = mos.opinion_scores({k: float(v) for k, v in said.items() if k in known})
         return {f"tts_{name}{source}": value for name, value in scores.items()}
 
     row.add([m for m in _metrics("mos", source, judge) if m.name.partition("[")[0] in names], compute, judge=judge)

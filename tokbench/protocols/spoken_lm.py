@@ -19,7 +19,7 @@ from tokbench.audio import to_flac
 from tokbench.bench import Bench, Clip
 from tokbench.config import JudgeCard, TaskCard, TokenizerCard
 from tokbench.data.dataset import Dataset, Utterance
-from tokbench.errors import CardError, DatasetError, ItemError, TrainingError
+from tokbench.errors import CardError, DatasetError, ItemError, TrainingError, UserError
 from tokbench.metrics import language_model
 from tokbench.metrics.wer import normalise
 from tokbench.probes.documents import opening, pieces
@@ -135,6 +135,17 @@ class SpokenLanguageModel(Protocol):
 
     # -- training ------------------------------------------------------------------------------------------------
 
+    def train_spec(self) -> str:
+        """The parameter `train`.
+
+        Raises:
+            UserError: it is not given.
+        """
+        named = super().train_spec()
+        if named is None:
+            raise UserError("names no training data", where=f"{self.task.name}: train", hint="Give --set train=DATA")
+        return named
+
     def _layout(self, card: TokenizerCard) -> Layout:
         most = float(self.params.get("most_steps", 200))
         run = 0
@@ -156,7 +167,7 @@ class SpokenLanguageModel(Protocol):
 
     def _course(self, bench: Bench, layout: Layout, seed: int) -> tuple[Course, list[Encoded]]:
         documents, seconds, seen = [], [], []
-        assert bench.train_data is not None
+        assert bench.train_data is not None  # `train_spec` has seen to it
         for utterance, tokens in zip(bench.train_data.utterances, bench.train_tokens(seed=seed), strict=True):
             if isinstance(tokens, ItemError):
                 continue

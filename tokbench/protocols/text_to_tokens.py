@@ -18,7 +18,7 @@ import numpy as np
 from tokbench.bench import Bench
 from tokbench.config import JudgeCard, TaskCard, TokenizerCard
 from tokbench.data.dataset import Dataset, Utterance
-from tokbench.errors import CardError, ItemError, TrainingError
+from tokbench.errors import CardError, ItemError, TrainingError, UserError
 from tokbench.metrics import text_to_speech
 from tokbench.probes.characters import Characters, plain
 from tokbench.probes.documents import Document, written
@@ -140,6 +140,17 @@ class TextToTokens(Protocol):
 
     # -- training ------------------------------------------------------------------------------------------------
 
+    def train_spec(self) -> str:
+        """The parameter `train`.
+
+        Raises:
+            UserError: it is not given.
+        """
+        named = super().train_spec()
+        if named is None:
+            raise UserError("names no training data", where=f"{self.task.name}: train", hint="Give --set train=DATA")
+        return named
+
     def _layout(self, card: TokenizerCard, *, text: int) -> Layout:
         return layout_of(card, most_steps=float(self.params.get("most_steps", 200)), text=text)
 
@@ -152,7 +163,7 @@ class TextToTokens(Protocol):
     def _course(self, bench: Bench, seed: int) -> tuple[_Reader, Course, list[Encoded]]:
         """Documents of all training utterances that have a text and are not longer than `longest_seconds`."""
         card = bench.tokenizer.card
-        assert bench.train_data is not None
+        assert bench.train_data is not None  # `train_spec` has seen to it
         utterances = bench.train_data.utterances
         alphabet = Characters.of(u.text for u in utterances if u.text)
         if not alphabet.letters:
