@@ -13,6 +13,8 @@ from tokbench.leaderboard.scales import linear_axis
 __all__ = ["Bar", "BarRow", "bar_chart", "bar_keys"]
 
 BAR, GAP, PAD = 9.0, 2.0, 9.0
+SHADES = ("", " light", " lighter")
+"""Style of the first, the second and any further condition."""
 
 
 @dataclass(frozen=True)
@@ -73,7 +75,7 @@ def bar_chart(
             if bar is None:
                 continue
             line = y + place * (BAR + GAP)
-            style = f"bar c{row.family % SHAPES}{' light' if place else ''}{' pale' if row.anchor else ''}"
+            style = f"bar c{row.family % SHAPES}{SHADES[min(place, 2)]}{' pale' if row.anchor else ''}"
             a, b = sorted((axis(0.0), axis(bar.value)))
             words = f"{row.name}, {condition}: {quantity(bar.value)}"
             parts.append(
@@ -98,6 +100,6 @@ def bar_keys(conditions: Sequence[str]) -> list[tuple[str, str]]:
     if len(conditions) < 2:
         return []
     return [
-        (key(f'<rect class="bar c7{" light" if place else ""}" x="1" y="4" width="14" height="9"/>'), condition)
+        (key(f'<rect class="bar c7{SHADES[min(place, 2)]}" x="1" y="4" width="14" height="9"/>'), condition)
         for place, condition in enumerate(conditions)
     ]
