@@ -77,6 +77,18 @@ def test_streams_of_any_name_share_a_column(tables: dict[str, Table]) -> None:
     assert [row.name for row in abx.rows if row.cells[latents.id].value is not None] == ["losatok-25hz"]
 
 
+def test_a_table_is_led_by_the_headline_that_most_have(tables: dict[str, Table]) -> None:
+    def names(table: Table, base: str) -> list[str]:
+        (column,) = table.column(base)
+        rows = [row for row in table.ranked if row.cells[column.id].value is not None]
+        sign = -1 if column.direction == "higher" else 1
+        return [row.name for row in sorted(rows, key=lambda r: (sign * (r.cells[column.id].value or 0), r.name))]
+
+    vc, speaker = tables["vc"], tables["speaker"]
+    assert [row.name for row in vc.ranked if row.applicable] == names(vc, "vc_eer")
+    assert [row.name for row in speaker.ranked] == names(speaker, "eer_leakage"), "few have a global vector"
+
+
 def test_the_second_stream_of_a_kind_stands_on_its_own_page(tmp_path: Path) -> None:
     card = card_of(Fake("two", "Two", 0.1, 0.8, streams=2))
     made = [

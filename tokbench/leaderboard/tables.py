@@ -60,21 +60,22 @@ def make_tables(loaded: Loaded, board: Board) -> list[Table]:
         taken.add(base)
         columns = make_columns(results, board, first.task)
         rows = [_row(result, index, columns) for index, result in enumerate(results)]
+        wanted = board.headline.get(first.task.name, first.task.headline)
         tables.append(
             Table(
                 id=base,
                 task=first.task,
                 dataset=first.dataset,
                 columns=columns,
-                ranked=_sorted([r for r in rows if r.anchor is None], columns),
-                anchors=_sorted([r for r in rows if r.anchor is not None], columns),
+                ranked=_sorted([r for r in rows if r.anchor is None], columns, wanted),
+                anchors=_sorted([r for r in rows if r.anchor is not None], columns, wanted),
                 not_run=sorted(
                     names
                     - {r.name for r in rows}
                     - {x.result.tokenizer.name for x in loaded.refused if _same_place(x.result, first)}
                 ),
                 refused=[x for x in loaded.refused if _same_place(x.result, first)],
-                wanted=board.headline.get(first.task.name, first.task.headline),
+                wanted=wanted,
                 distinct=distinct,
             )
         )
@@ -142,9 +143,15 @@ def _reasons(estimate: Estimate) -> str:
     return f"undefined for all items: {listed}" if listed else "undefined for all items"
 
 
-def _sorted(rows: list[Row], columns: Sequence[Column]) -> list[Row]:
-    """By the first headline metric, the best first; rows without it last, by name."""
-    lead = next((c for c in columns if c.headline and not c.rate and c.direction != "none"), None)
+def _sorted(rows: list[Row], columns: Sequence[Column], wanted: Sequence[str]) -> list[Row]:
+    """By the headline metric that most rows have (the first of them), the best first; rows without it last, by name."""
+    place = {base: number for number, base in enumerate(wanted)}
+    leads = [c for c in columns if c.headline and not c.rate and c.direction != "none"]
+    lead = max(
+        leads,
+        key=lambda c: (sum(row.cells[c.id].value is not None for row in rows), -place.get(c.base, len(place))),
+        default=None,
+    )
 
     def key(row: Row) -> tuple[bool, float, str]:
         value = row.cells[lead.id].value if lead else None
