@@ -217,4 +217,7 @@ def test_time_that_is_up_leaves_a_run_to_resume(glides: Dataset, tmp_path: Path)
     assert not first.complete
     assert first.batches == 1
     assert train(recipe(), glides, output=tmp_path / "run", resume=True).complete
+    again = train(recipe(), glides, output=tmp_path / "run", resume=True)
+    assert again.complete
+    assert again.batches == 6
     assert len(read_losses(tmp_path / "run" / LOSSES)) == 6

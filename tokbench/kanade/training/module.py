@@ -205,6 +205,10 @@ class KanadeTraining(LightningModule):
 
     # Steps
 
+    def on_fit_start(self) -> None:
+        """Bring the front end to this process's device."""
+        self.parts.to(self.device)
+
     def on_train_batch_start(self, batch: Any, batch_idx: int) -> None:  # noqa: ARG002
         """Seed the step."""
         torch.manual_seed(step_seed(self.recipe.seed, self.batches_done, self.global_rank))

@@ -153,7 +153,6 @@ def train(
             except SystemExit:  # what Lightning makes of Ctrl-C
                 raise KeyboardInterrupt from None
         else:
-            trainer.strategy._lightning_module = module
             state = torch.load(last, map_location="cpu", weights_only=True)
             module.on_load_checkpoint(state)
             module.load_state_dict(state["state_dict"])
