@@ -31,7 +31,7 @@ class Batch:
     """What a step sees.
 
     Attributes:
-        inputs: keyword arguments of the model's `forward`, on the CPU.
+        inputs: keyword arguments of the model's `forward`, on the CPU: tensors, lists of tensors, plain values.
         tokens: what the speed counts.
     """
 
@@ -214,10 +214,7 @@ class _Training:
         import torch
 
         drawn = torch.get_rng_state()
-        inputs = {
-            k: v.to(self.device, non_blocking=True) if isinstance(v, torch.Tensor) else v
-            for k, v in batch.inputs.items()
-        }
+        inputs = {name: _moved(value, self.device) for name, value in batch.inputs.items()}
         lr = self.recipe.lr_at(self.step)
         for group in self.optimizer.param_groups:
             group["lr"] = lr
@@ -402,6 +399,13 @@ def _same(old: Mapping[str, Any], new: Mapping[str, Any]) -> None:
 def _short(value: object) -> str:
     text = str(value)
     return text if len(text) <= 120 else f"{text[:117]}..."
+
+
+def _moved(value: Any, device: str) -> Any:
+    """Tensors, also in lists and tuples, on the device."""
+    if isinstance(value, list | tuple):
+        return [_moved(one, device) for one in value]
+    return value.to(device, non_blocking=True) if hasattr(value, "to") else value
 
 
 def _ahead(batches: Callable[[int], Batch], steps: range, *, wanted: bool) -> Iterator[Batch]:

@@ -1,0 +1,212 @@
+"""The model that reads tokens into text: tables of codes, a mix over streams, a bidirectional encoder, CTC.
+
+Everything from the mix on is the same for every tokenizer. What stands before it (tables of codes or projections of
+latents, and a small network over the symbols of a frame) is given the same number of parameters: the width of a code's
+vector falls where the vocabulary is large, and the network takes what is left.
+
+Source: the probe of DASB (Mousavi et al., 2024): an embedding a codebook, attention over codebooks, BiLSTM, CTC.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import torch
+from torch import nn
+from torch.nn import functional as F  # noqa: N812 - as torch is written everywhere
+
+from tokbench.errors import NotApplicable
+from tokbench.probes.frames import Clock
+
+__all__ = ["Entry", "Reader", "Shape", "plan_entry"]
+
+_NARROWEST = 4  # values that stand for a code, at least
+_LEAST_HIDDEN = 16
+
+
+@dataclass(frozen=True)
+class Shape:
+    """Size of a reader, the same for every tokenizer.
+
+    Attributes:
+        entry: parameters before the mix.
+        width: of a frame after the mix, and the widest vector of a code.
+        hidden: of one direction of the encoder.
+        layers: of the encoder.
+        encoder: "bilstm" or "conformer".
+        dropout: on frames and in the encoder.
+        mask: share of frames' symbols that are hidden in training.
+    """
+
+    entry: int
+    width: int
+    hidden: int
+    layers: int = 1
+    encoder: Literal["bilstm", "conformer"] = "bilstm"
+    dropout: float = 0.3
+    mask: float = 0.1
+
+
+@dataclass(frozen=True)
+class Entry:
+    """How the budget before the mix is spent on one tokenizer.
+
+    Attributes:
+        code: width of a code's vector (or of a projected latent).
+        hidden: of the network over the symbols of a frame.
+        parameters: spent, at most the budget and short of it by less than one unit of `hidden`.
+    """
+
+    code: int
+    hidden: int
+    parameters: int
+
+
+def plan_entry(clock: Clock, shape: Shape, *, name: str) -> Entry:
+    """Spend at most half of the budget on tables, and the rest on the network behind them.
+
+    Raises:
+        NotApplicable: the vocabulary does not fit into the budget.
+    """
+    rows = sum((s.vocab or 0) + 1 if s.kind == "codes" else (s.dim or 0) + 1 for s in clock.streams)
+    code = max(_NARROWEST, min(shape.width, shape.entry // (2 * rows)))
+    fixed = rows * code + len(clock.streams) * shape.width + shape.width * clock.spread
+    each = clock.fold * code + 1 + clock.spread * shape.width
+    hidden = (shape.entry - fixed) // each
+    if hidden < _LEAST_HIDDEN:
+        raise NotApplicable(
+            f"{name}'s {rows - len(clock.streams)} codes do not fit into the {shape.entry} parameters that every "
+            f"tokenizer has before the mix"
+        )
+    return Entry(code, hidden, fixed + hidden * each)
+
+
+class Reader(nn.Module):
+    """A reader; `forward` gives the loss, `log_probs` what is decoded.
+
+    Args:
+        clock: streams and frames of the tokenizer.
+        shape: see `Shape`.
+        units: number of text units; the blank is unit `units`.
+        name: the tokenizer, for errors.
+        latents: mean and standard deviation `[D]` of each latent stream in the training data.
+        codebooks: vectors `[vocab, D]` to begin with, by stream; their leading principal components fill the tables.
+    """
+
+    def __init__(
+        self,
+        clock: Clock,
+        shape: Shape,
+        units: int,
+        *,
+        name: str = "the tokenizer",
+        latents: Mapping[str, tuple[Any, Any]] | None = None,
+        codebooks: Mapping[str, Any] | None = None,
+    ) -> None:
+        super().__init__()
+        entry = plan_entry(clock, shape, name=name)
+        self.clock, self.shape, self.units = clock, shape, units
+        self.tables = nn.ModuleDict()
+        for place, stream in enumerate(clock.streams):
+            if stream.kind == "codes":
+                assert stream.vocab is not None
+                table = nn.Embedding(stream.vocab + 1, entry.code, padding_idx=stream.vocab)
+                if codebooks and stream.name in codebooks:
+                    _begin_with(table, codebooks[stream.name])
+                self.tables[str(place)] = table
+            else:
+                assert stream.dim is not None
+                mean, spread = (latents or {})[stream.name]
+                self.register_buffer(f"mean_{place}", torch.as_tensor(mean, dtype=torch.float32))
+                self.register_buffer(f"spread_{place}", torch.as_tensor(spread, dtype=torch.float32))
+                self.tables[str(place)] = nn.Linear(stream.dim, entry.code)
+        self.into = nn.Linear(clock.fold * entry.code, entry.hidden)
+        self.onto = nn.Linear(entry.hidden, clock.spread * shape.width)
+        self.which = nn.Parameter(torch.zeros(len(clock.streams), shape.width))
+        self.score = nn.Sequential(nn.Linear(shape.width, shape.width), nn.Tanh(), nn.Linear(shape.width, 1))
+        self.norm = nn.LayerNorm(shape.width)
+        self.encoder = _encoder(shape)
+        self.out = nn.Linear(2 * shape.hidden if shape.encoder == "bilstm" else shape.width, units + 1)
+        self.drop = nn.Dropout(shape.dropout)
+
+    def log_probs(self, frames: Sequence[torch.Tensor], lengths: Sequence[int]) -> torch.Tensor:
+        """Natural logs float32 `[B, T, units + 1]`.
+
+        Args:
+            frames: a tensor a stream, codes int64 `[B, S]` (padding is `vocab`) or latents `[B, S, D]` (padding NaN).
+            lengths: frames of each utterance.
+        """
+        mixed = self.norm(self._mix([self._enter(k, one) for k, one in enumerate(frames)]))
+        mixed = self.drop(mixed)
+        if self.shape.encoder == "bilstm":
+            count = torch.tensor(lengths)
+            packed = nn.utils.rnn.pack_padded_sequence(mixed, count, batch_first=True, enforce_sorted=False)
+            coded, _ = nn.utils.rnn.pad_packed_sequence(self.encoder(packed)[0], batch_first=True)
+        else:
+            coded, _ = self.encoder(mixed, torch.tensor(lengths, device=mixed.device))
+        return self.out(self.drop(coded)).float().log_softmax(-1)  # type: ignore[no-any-return]
+
+    def forward(
+        self,
+        frames: Sequence[torch.Tensor],
+        lengths: Sequence[int],
+        labels: torch.Tensor,
+        label_lengths: Sequence[int],
+    ) -> torch.Tensor:
+        """Mean CTC loss a label; labels int64 `[sum of label_lengths]`, each with frames enough for it."""
+        log_probs = self.log_probs(frames, lengths).transpose(0, 1)
+        return F.ctc_loss(log_probs, labels, tuple(lengths), tuple(label_lengths), blank=self.units)
+
+    def _enter(self, place: int, values: torch.Tensor) -> torch.Tensor:
+        """Vectors `[B, T, width]` of one stream."""
+        table = self.tables[str(place)]
+        if values.is_floating_point():
+            known = torch.isfinite(values[..., :1])
+            scaled = (values - getattr(self, f"mean_{place}")) / getattr(self, f"spread_{place}")
+            vectors = table(torch.where(known, scaled, 0.0)) * known
+        else:
+            vectors = table(values)
+        if self.training and self.shape.mask:
+            vectors = vectors * (torch.rand(vectors.shape[:2], device=vectors.device) > self.shape.mask)[..., None]
+        batch, steps, width = vectors.shape
+        folded = vectors.reshape(batch, steps // self.clock.fold, self.clock.fold * width)
+        spread = self.onto(F.gelu(self.into(folded)))
+        return spread.reshape(batch, -1, self.shape.width) + self.which[place]  # type: ignore[no-any-return]
+
+    def _mix(self, streams: list[torch.Tensor]) -> torch.Tensor:
+        """Attention over streams, a weight a frame and stream."""
+        if len(streams) == 1:
+            return streams[0]
+        stacked = torch.stack(streams, dim=2)
+        weights = self.score(stacked).softmax(dim=2)
+        return (weights * stacked).sum(dim=2)
+
+
+def _encoder(shape: Shape) -> nn.Module:
+    between = shape.dropout if shape.layers > 1 else 0.0
+    if shape.encoder == "bilstm":
+        return nn.LSTM(shape.width, shape.hidden, shape.layers, batch_first=True, bidirectional=True, dropout=between)
+    from torchaudio.models import Conformer
+
+    made: nn.Module = Conformer(
+        input_dim=shape.width,
+        num_heads=4,
+        ffn_dim=shape.hidden,
+        num_layers=shape.layers,
+        depthwise_conv_kernel_size=15,
+        dropout=shape.dropout,
+    )
+    return made
+
+
+def _begin_with(table: nn.Embedding, vectors: Any) -> None:
+    """Fill a table with the leading principal components of a codebook, scaled as fresh tables are."""
+    book = torch.as_tensor(vectors, dtype=torch.float32)
+    book = book - book.mean(dim=0)
+    _, _, directions = torch.linalg.svd(book, full_matrices=False)
+    kept = book @ directions[: table.embedding_dim].T
+    kept = kept / kept.std().clamp_min(1e-8)
+    with torch.no_grad():
+        table.weight[: len(kept), : kept.shape[1]] = kept
