@@ -87,7 +87,7 @@ def test_readme_tells_of_every_voice(corpus: Dataset) -> None:
 def test_card() -> None:
     card = find_card(DatasetCard, "mini-en")
     assert card.synthetic
-    assert set(card.splits) == {"test", "train", "heldout", "all"}
+    assert set(card.splits) == {"test", "train", "heldout", "unseen", "all"}
 
 
 def test_reading_needs_no_torch_and_no_pandas() -> None:

@@ -18,8 +18,9 @@ __all__ = ["FOLDER", "SPLITS", "load_mini_en"]
 FOLDER = Path(__file__).parent / "corpora" / "mini_en"
 """Where the corpus lies in the package."""
 
-SPLITS = ("train", "test", "heldout", "all")
-"""`heldout`: what the voices that are never trained on say outside the test; in "all", but in no other split."""
+SPLITS = ("train", "test", "heldout", "unseen", "all")
+"""`heldout`: what the voices that are never trained on say outside the test; `unseen`: test and heldout, all that train
+has not."""
 
 LICENCE = "CC0, Apache-2.0 and BSD-like, by voice (see the corpus's README)"
 
@@ -35,8 +36,8 @@ def load_mini_en(split: str | None = None, *, folder: Path = FOLDER) -> Dataset:
         folder: a corpus that `scripts/make_mini_en.py` wrote; the shipped one by default.
 
     Returns:
-        The dataset "mini-en" (with ":train", ":heldout" or ":all" behind the name for these splits). `Utterance.extra`
-        holds split, seen, voice_engine and sentence_id, which begins with "s" where every voice says the sentence.
+        The dataset "mini-en" (for splits other than the test with ":SPLIT" behind the name). `Utterance.extra` holds
+        split, seen, voice_engine and sentence_id, which begins with "s" where every voice says the sentence.
 
     Raises:
         UnknownName: there is no such split.
@@ -49,7 +50,8 @@ def load_mini_en(split: str | None = None, *, folder: Path = FOLDER) -> Dataset:
     utterances = []
     path = folder / "manifest.csv"
     for line, row in _rows(path, _COLUMNS.split()):
-        if split not in ("all", row["split"]):
+        wanted = {"all": True, "unseen": row["split"] != "train"}.get(split, row["split"] == split)
+        if not wanted:
             continue
         if row["id"] not in phones or row["id"] not in words:
             raise DatasetError(f"utterance {row['id']} has no alignment", where=f"{path}:{line}")

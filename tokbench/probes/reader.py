@@ -1,8 +1,8 @@
 """The model that reads tokens into text: tables of codes, a mix over streams, a bidirectional encoder, CTC.
 
 Everything from the mix on is the same for every tokenizer. What stands before it (tables of codes or projections of
-latents, and a small network over the symbols of a frame) is given the same number of parameters: the width of a code's
-vector falls where the vocabulary is large, and the network takes what is left.
+latents, and a linear map from the symbols of a frame) has the same number of parameters: the larger the vocabulary, the
+fewer values stand for a code.
 
 Source: the probe of DASB (Mousavi et al., 2024): an embedding a codebook, attention over codebooks, BiLSTM, CTC.
 """
@@ -20,10 +20,9 @@ from torch.nn import functional as F  # noqa: N812 - as torch is written everywh
 from tokbench.errors import NotApplicable
 from tokbench.probes.frames import Clock
 
-__all__ = ["Entry", "Reader", "Shape", "plan_entry"]
+__all__ = ["Reader", "Shape", "code_width"]
 
 _NARROWEST = 4  # values that stand for a code, at least
-_LEAST_HIDDEN = 16
 
 
 @dataclass(frozen=True)
@@ -32,7 +31,7 @@ class Shape:
 
     Attributes:
         entry: parameters before the mix.
-        width: of a frame after the mix, and the widest vector of a code.
+        width: of a frame after the mix.
         hidden: of one direction of the encoder.
         layers: of the encoder.
         encoder: "bilstm" or "conformer".
@@ -49,38 +48,29 @@ class Shape:
     mask: float = 0.1
 
 
-@dataclass(frozen=True)
-class Entry:
-    """How the budget before the mix is spent on one tokenizer.
-
-    Attributes:
-        code: width of a code's vector (or of a projected latent).
-        hidden: of the network over the symbols of a frame.
-        parameters: spent, at most the budget and short of it by less than one unit of `hidden`.
-    """
-
-    code: int
-    hidden: int
-    parameters: int
-
-
-def plan_entry(clock: Clock, shape: Shape, *, name: str) -> Entry:
-    """Spend at most half of the budget on tables, and the rest on the network behind them.
+def code_width(clock: Clock, shape: Shape, *, name: str) -> int:
+    """Values that stand for a code (or a latent frame), as many as the budget before the mix allows.
 
     Raises:
-        NotApplicable: the vocabulary does not fit into the budget.
+        NotApplicable: fewer than four.
     """
-    rows = sum((s.vocab or 0) + 1 if s.kind == "codes" else (s.dim or 0) + 1 for s in clock.streams)
-    code = max(_NARROWEST, min(shape.width, shape.entry // (2 * rows)))
-    fixed = rows * code + len(clock.streams) * shape.width + shape.width * clock.spread
-    each = clock.fold * code + 1 + clock.spread * shape.width
-    hidden = (shape.entry - fixed) // each
-    if hidden < _LEAST_HIDDEN:
+    width, _ = _entry(clock, shape)
+    if width < _NARROWEST:
+        codes = sum(s.vocab or 0 for s in clock.streams)
         raise NotApplicable(
-            f"{name}'s {rows - len(clock.streams)} codes do not fit into the {shape.entry} parameters that every "
-            f"tokenizer has before the mix"
+            f"{name}'s {codes} codes do not fit into the {shape.entry} parameters that every tokenizer has "
+            "before the mix"
         )
-    return Entry(code, hidden, fixed + hidden * each)
+    return width
+
+
+def _entry(clock: Clock, shape: Shape) -> tuple[int, int]:
+    """Width of a code, and the parameters spent with it: short of the budget by less than one more value a code."""
+    rows = sum((s.vocab if s.kind == "codes" else s.dim) or 0 for s in clock.streams) + len(clock.streams)
+    fixed = (len(clock.streams) + clock.spread) * shape.width
+    each = rows + clock.fold * clock.spread * shape.width
+    width = max(0, shape.entry - fixed) // each
+    return width, fixed + width * each
 
 
 class Reader(nn.Module):
@@ -106,13 +96,13 @@ class Reader(nn.Module):
         codebooks: Mapping[str, Any] | None = None,
     ) -> None:
         super().__init__()
-        entry = plan_entry(clock, shape, name=name)
+        code = code_width(clock, shape, name=name)
         self.clock, self.shape, self.units = clock, shape, units
         self.tables = nn.ModuleDict()
         for place, stream in enumerate(clock.streams):
             if stream.kind == "codes":
                 assert stream.vocab is not None
-                table = nn.Embedding(stream.vocab + 1, entry.code, padding_idx=stream.vocab)
+                table = nn.Embedding(stream.vocab + 1, code, padding_idx=stream.vocab)
                 if codebooks and stream.name in codebooks:
                     _begin_with(table, codebooks[stream.name])
                 self.tables[str(place)] = table
@@ -121,9 +111,8 @@ class Reader(nn.Module):
                 mean, spread = (latents or {})[stream.name]
                 self.register_buffer(f"mean_{place}", torch.as_tensor(mean, dtype=torch.float32))
                 self.register_buffer(f"spread_{place}", torch.as_tensor(spread, dtype=torch.float32))
-                self.tables[str(place)] = nn.Linear(stream.dim, entry.code)
-        self.into = nn.Linear(clock.fold * entry.code, entry.hidden)
-        self.onto = nn.Linear(entry.hidden, clock.spread * shape.width)
+                self.tables[str(place)] = nn.Linear(stream.dim, code)
+        self.enter = nn.Linear(clock.fold * code, clock.spread * shape.width)
         self.which = nn.Parameter(torch.zeros(len(clock.streams), shape.width))
         self.score = nn.Sequential(nn.Linear(shape.width, shape.width), nn.Tanh(), nn.Linear(shape.width, 1))
         self.norm = nn.LayerNorm(shape.width)
@@ -172,7 +161,7 @@ class Reader(nn.Module):
             vectors = vectors * (torch.rand(vectors.shape[:2], device=vectors.device) > self.shape.mask)[..., None]
         batch, steps, width = vectors.shape
         folded = vectors.reshape(batch, steps // self.clock.fold, self.clock.fold * width)
-        spread = self.onto(F.gelu(self.into(folded)))
+        spread = self.enter(folded)
         return spread.reshape(batch, -1, self.shape.width) + self.which[place]  # type: ignore[no-any-return]
 
     def _mix(self, streams: list[torch.Tensor]) -> torch.Tensor:
