@@ -13,6 +13,7 @@ import joblib
 import numpy as np
 import pytest
 import torch
+from one_task import reconstruction, value
 from safetensors.numpy import save_file
 from sklearn.cluster import MiniBatchKMeans
 
@@ -97,6 +98,12 @@ def folder(tmp_path: Path, save_tiny: Callable[..., Any]) -> Path:
 def test_the_contract(folder: Path) -> None:
     checks = conformance(load_tokenizer(NAME, weights=folder), long_seconds=(Fraction(35),))
     assert [f"{check.name}: {check.detail}" for check in checks if not check.passed] == []
+
+
+def test_one_task(folder: Path, tmp_path: Path) -> None:
+    result = reconstruction(NAME, folder, tmp_path)
+    assert result.status == "complete"
+    assert value(result, "bps_nominal") == pytest.approx(150)
 
 
 def test_units_are_the_nearest_centroids_of_the_librarys_layer(folder: Path) -> None:

@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from one_task import reconstruction, value
 
 from tokbench.codecs.checkpoint import BadCheckpoint
 from tokbench.config import TokenizerCard
@@ -81,6 +82,15 @@ def test_tokens_and_samples_are_the_packages(name: str, tmp_path: Path) -> None:
     assert book.shape[0] == 4096
     lengths = [len(stream) for stream in item.streams.values()]
     assert [lengths[-1] // n for n in lengths] == PUBLISHED[name]["vq_strides"]
+
+
+def test_one_task_counts_every_books_own_rate(tmp_path: Path) -> None:
+    (tmp_path / "weights").mkdir()
+    result = reconstruction("snac-24khz", save("snac-24khz", tmp_path / "weights"), tmp_path)
+    assert result.status == "complete"
+    assert value(result, "bps_nominal") == pytest.approx(984.375)
+    # 1.2 s are 28800 samples, padded to 15 frames of 2048: 15, 30 and 60 codes of 12 bits.
+    assert value(result, "bps_measured") == pytest.approx(105 * 12 / 1.2)
 
 
 def test_decoding_leaves_the_random_state_alone(tmp_path: Path) -> None:

@@ -16,6 +16,7 @@ import numpy as np
 import pytest
 import torch
 from codecs_support import normal
+from one_task import reconstruction, value
 
 from tokbench.codecs.checkpoint import BadCheckpoint
 from tokbench.config import TokenizerCard
@@ -118,6 +119,13 @@ def test_fewer_books_and_codebooks(tokenizer: CodesCodec) -> None:
     card = find_card(TokenizerCard, "speechtokenizer")
     assert [stream.role for stream in card.streams[:2]] == ["semantic", "acoustic"]
     assert sum(spec.nominal_bps or 0 for spec in card.stream_specs) == pytest.approx(4000)
+
+
+def test_one_task(tmp_path: Path) -> None:
+    (tmp_path / "weights").mkdir()
+    result = reconstruction("speechtokenizer-2", save(tmp_path / "weights"), tmp_path)
+    assert result.status == "complete"
+    assert value(result, "bps_nominal") == pytest.approx(1000)
 
 
 def test_what_is_refused(tmp_path: Path) -> None:
