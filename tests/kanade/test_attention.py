@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import importlib.util
+import sys
+from types import ModuleType
 
 import pytest
 import torch
@@ -11,6 +13,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from tokbench.errors import MissingBackend, UserError
+from tokbench.kanade import attention
 from tokbench.kanade.attention import local_attention, resolve_backend
 
 
@@ -61,6 +64,30 @@ def test_flash_equals_the_definition_in_half_precision() -> None:
     flash = local_attention(q, k, v, radius=62, backend="flash").float().cpu()
     expected = local_attention(*(x.float().cpu() for x in (q, k, v)), radius=62, backend="sdpa")
     torch.testing.assert_close(flash, expected, atol=2e-2, rtol=2e-2)
+
+
+def test_flash_is_called_as_it_documents(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its README: q, k, v `[B, T, H, D]`, window (left, right) inclusive, scale 1 / sqrt(D), result `[B, T, H, D]`."""
+    seen: list[tuple[int, ...]] = []
+
+    def flash_attn_func(
+        q: Tensor, k: Tensor, v: Tensor, *, dropout_p: float = 0.0, window_size: tuple[int, int] = (-1, -1)
+    ) -> Tensor:
+        assert dropout_p == 0.0
+        assert all(x.stride(-1) == 1 for x in (q, k, v)), "the last dimension must be contiguous"
+        seen.append(window_size)
+        position = torch.arange(q.shape[1])
+        offset = position - position[:, None]
+        seeable = (offset >= -window_size[0]) & (offset <= window_size[1])
+        scores = torch.einsum("bihd,bjhd->bhij", q, k) / q.shape[-1] ** 0.5
+        return torch.einsum("bhij,bjhd->bihd", scores.masked_fill(~seeable, -torch.inf).softmax(-1), v)
+
+    package = ModuleType("flash_attn")
+    package.flash_attn_func = flash_attn_func  # type: ignore[attr-defined]
+    monkeypatch.setitem(sys.modules, "flash_attn", package)
+    q, k, v = draw(91)
+    torch.testing.assert_close(attention._flash(q, k, v, 7, 0.0), definition(q, k, v, 7), atol=1e-5, rtol=1e-4)
+    assert seen == [(7, 7)]
 
 
 def test_gradients_are_finite_where_blocks_are_padded() -> None:

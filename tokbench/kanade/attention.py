@@ -26,6 +26,8 @@ _OUT_OF_SIGHT = -3e4
 
 _FLEX_BLOCK = 128
 """Block size of flex_attention's sparsity; its default."""
+_FLEX_WIDTH = 16
+"""Width of a head from which flex_attention has a kernel on CUDA."""
 
 
 def local_attention(
@@ -88,7 +90,7 @@ def _with_padding_marked(q: Tensor, k: Tensor, v: Tensor, lengths: Tensor) -> tu
 def resolve_backend(backend: Backend, q: Tensor, *, dropout: float = 0.0) -> Literal["flash", "flex", "sdpa"]:
     """The backend that "auto" stands for; anything else is checked and returned.
 
-    flash-attn takes float16 and bfloat16 on CUDA only; flex_attention knows no dropout.
+    flash-attn takes float16 and bfloat16 on CUDA only; flex_attention knows no dropout and no narrow heads.
 
     Raises:
         MissingBackend: flash-attn was asked for and is not installed.
@@ -100,7 +102,7 @@ def resolve_backend(backend: Backend, q: Tensor, *, dropout: float = 0.0) -> Lit
             return "sdpa"
         if half and find_spec("flash_attn") is not None:
             return "flash"
-        return "flex" if dropout == 0.0 else "sdpa"
+        return "flex" if dropout == 0.0 and q.shape[-1] >= _FLEX_WIDTH else "sdpa"
     if backend == "flash":
         if find_spec("flash_attn") is None:
             raise MissingBackend("flash-attn", extra="flash", needed_by="attention backend 'flash'")
