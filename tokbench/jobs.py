@@ -109,6 +109,7 @@ def _run(job: Job) -> Outcome:
             "items": [item.describe() for item in job.items],
             "keep": sorted(job.keep),
             "train": job.train_fingerprint,
+            **({"outside": outside} if (outside := protocol.outside()) else {}),
         },
         job.name,
     )

@@ -3,6 +3,7 @@ import json
 import numpy as np
 import pytest
 import torch
+from kani_support import random_checkpoint
 
 from tokbench.errors import MissingWeights, TokensError
 from tokbench.probes.kani import (
@@ -46,21 +47,7 @@ def test_only_frames_that_repeat_whole_are_dropped():
 
 @pytest.fixture(scope="module")
 def checkpoint(tmp_path_factory):
-    transformers = pytest.importorskip("transformers")
-    from tokenizers import Tokenizer, models, pre_tokenizers, processors
-
-    folder = tmp_path_factory.mktemp("kani")
-    words = Tokenizer(models.WordLevel({"<pad>": 0, "<s>": 1, "</s>": 2, "hello": 3, "there": 4, "<unk>": 5}, "<unk>"))
-    words.pre_tokenizer = pre_tokenizers.Whitespace()
-    words.post_processor = processors.TemplateProcessing(single="<s> $A", special_tokens=[("<s>", 1)])
-    transformers.PreTrainedTokenizerFast(tokenizer_object=words, unk_token="<unk>").save_pretrained(folder)
-    torch.manual_seed(0)
-    config = transformers.Lfm2Config(
-        vocab_size=80539, hidden_size=16, intermediate_size=32, num_hidden_layers=2, num_attention_heads=2,
-        num_key_value_heads=1, layer_types=["conv", "full_attention"], block_auto_adjust_ff_dim=False,
-    )  # fmt: skip
-    transformers.Lfm2ForCausalLM(config).save_pretrained(folder)
-    return folder
+    return random_checkpoint(tmp_path_factory.mktemp("kani"))
 
 
 def test_a_random_lfm2_writes_whole_frames(checkpoint):

@@ -123,10 +123,16 @@ def toys(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
 
 
 def measured(
-    tmp_path: Path, toys: Path, task: str, data: Dataset, train: str, tokenizer: str = "speller", **params: object
+    tmp_path: Path,
+    toys: Path,
+    task: str,
+    data: Dataset,
+    train: str | None,
+    tokenizer: str = "speller",
+    **params: object,
 ) -> Result:
     card = find_card(TaskCard, task)
-    merged = {**card.params, **SMALL, "train": f"manifest:{tmp_path / train}.csv", **params}
+    merged = {**card.params, **SMALL, "train": f"manifest:{tmp_path / train}.csv" if train else None, **params}
     judges = {"reader": find_card(JudgeCard, "reader")}
     cell = Cell(TokenizerHandle(tokenizer), card, prepare_dataset(data, tmp_path / "index"), judges, merged)
     options = Options(store=tmp_path / "store", output=tmp_path / "out", draws=400, paths=(toys,))
@@ -247,3 +253,58 @@ def test_a_voice_stands_before_the_text(tmp_path: Path, toys: Path) -> None:
     assert result.status == "complete", result.coverage
     spoke = read_table(result, "generated")
     assert len(spoke) == 3
+
+
+STACK = """\
+name: four-books
+summary: NanoCodec's shape; the first code is a letter.
+adapter: test_token_models:FourBooks
+family: toys
+capabilities: [discrete, decode]
+streams:
+  - {name: q0, rate_hz: "25/2", vocab: 4032}
+  - {name: q1, rate_hz: "25/2", vocab: 4032}
+  - {name: q2, rate_hz: "25/2", vocab: 4032}
+  - {name: q3, rate_hz: "25/2", vocab: 4032}
+input_rate: 8000
+output_rate: 8000
+licence: MIT
+"""
+
+
+class FourBooks(Tokenizer):
+    def encode(self, wavs: Sequence[Wave]) -> list[Encoded]:
+        letters = [read(wave)[: len(wave) // (2 * HOP) * 2 : 2] for wave in wavs]
+        return [
+            Encoded({f"q{k}": one + k for k in range(4)}, len(wave)) for one, wave in zip(letters, wavs, strict=True)
+        ]
+
+    def decode(
+        self,
+        items: Sequence[Encoded],
+        *,
+        globals_from: Sequence[Encoded] | None = None,  # noqa: ARG002
+    ) -> list[Wave]:
+        return [np.repeat((item.streams["q0"] % 8 + 1) / 10, 2 * HOP).astype(np.float32) for item in items]
+
+
+def test_a_checkpoint_of_kanis_layout_speaks(tmp_path: Path, toys: Path) -> None:
+    from kani_support import random_checkpoint
+
+    (toys / "tokenizers" / "four-books.yaml").write_text(STACK)
+    said = ["".join(c * 2 for c in text) for text in texts(5, 7)]
+    data = spoken(tmp_path, "test", said, said)
+    checkpoint = random_checkpoint(tmp_path / "kani")
+    options = {"checkpoint": str(checkpoint), "utterances": 2, "repetition_penalty": 1.0}
+    result = measured(tmp_path, toys, "tts_kani", data, None, tokenizer="four-books", seeds=1, **options)
+    assert result.status == "complete", result.coverage
+    gain = result.estimate("tts_information_gain")
+    assert gain is not None
+    assert gain.value == pytest.approx(0, abs=0.5)  # random weights have learnt nothing
+    # What KaniTTS drops it does not charge for, so bits per second would be no account of the speech.
+    assert result.estimate("tts_bps") is None
+    assert value(result, "tts_wer_resynthesised[reader]") == 0
+    assert len(read_table(result, "generated")) == 2
+    other = measured(tmp_path, toys, "tts_kani", data, None, tokenizer="speller", **options)
+    assert other.status == "not_applicable"
+    assert "is not what KaniTTS writes" in (other.reason or "")

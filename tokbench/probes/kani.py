@@ -88,7 +88,8 @@ def without_repeats(frames: Int) -> Int:
     """Frames whose codes do not all repeat the frame before: what KaniTTS is trained on."""
     if not len(frames):
         return frames
-    return frames[np.concatenate([[True], (frames[1:] != frames[:-1]).any(axis=1)])]
+    kept = np.concatenate([[True], (frames[1:] != frames[:-1]).any(axis=1)])
+    return np.asarray(frames[kept], np.int64)
 
 
 @dataclass
@@ -128,7 +129,7 @@ class KaniWriter:
             raise MissingBackend(error.name or "transformers", extra="judges", needed_by="KaniTTS") from None
         kind = torch.bfloat16 if device.startswith("cuda") else torch.float32
         try:
-            model = AutoModelForCausalLM.from_pretrained(location, revision=revision, dtype=kind)
+            model: Any = AutoModelForCausalLM.from_pretrained(location, revision=revision, dtype=kind)
             tokenizer = AutoTokenizer.from_pretrained(location, revision=revision)
         except (OSError, ValueError) as error:
             raise MissingWeights(
@@ -237,7 +238,7 @@ def merge_adapter(model: torch.nn.Module, folder: Path) -> None:
     rank = int(facts["r"])
     scale = float(facts["lora_alpha"]) / (math.sqrt(rank) if facts.get("use_rslora") else rank)
     tensors = load_file(weights)
-    modules = dict(model.named_modules())
+    modules: dict[str, Any] = dict(model.named_modules())
     for name, down in tensors.items():
         if not name.endswith(".lora_A.weight"):
             continue
@@ -247,4 +248,4 @@ def merge_adapter(model: torch.nn.Module, folder: Path) -> None:
         up = tensors[name.replace(".lora_A.", ".lora_B.")]
         weight = modules[target].weight
         with torch.no_grad():
-            weight += (scale * (up.float() @ down.float())).to(weight.dtype)  # type: ignore[operator]
+            weight += (scale * (up.float() @ down.float())).to(weight.dtype)

@@ -194,7 +194,7 @@ class Protocol(ABC):
         """Numbers with intervals, from the rows and the derived tables alone."""
 
     def outside(self) -> dict[str, str]:
-        """Identity of what the estimates read beside the rows (a published trial list), name -> sha256."""
+        """Identity of what rows or estimates read beside the data (a checkpoint, a trial list), name -> sha256."""
         return {}
 
     def judge_of(self, kind: str) -> list[str]:

@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from tokbench.config import TokenizerCard
-from tokbench.data.dataset import Utterance
+from tokbench.data.dataset import Dataset, Utterance
 from tokbench.errors import ItemError, NotApplicable, TrainingError
 from tokbench.metrics.base import Metric
+from tokbench.probes.characters import plain
 from tokbench.probes.layout import Layout, choose_layout
 from tokbench.probes.teaching import Course, rebuilt, teach
+from tokbench.protocols.base import Item
 from tokbench.stats import estimate
 from tokbench.store.code import modules_hash
 from tokbench.types import Encoded
@@ -31,7 +33,8 @@ if TYPE_CHECKING:
     from tokbench.training.recipe import Recipe
 
 __all__ = [
-    "PROBE_MODULES", "Plan", "encode_in_slices", "evenly", "layout_of", "over_seeds", "repeated", "taught",
+    "PROBE_MODULES", "Plan", "encode_in_slices", "evenly", "layout_of", "other_texts", "over_seeds", "taught",
+    "text_of", "with_references",
 ]  # fmt: skip
 
 PROBE_MODULES = tuple(
@@ -104,9 +107,34 @@ def taught(bench: Bench, course: Course, plan: Plan, *, label: str) -> tuple[Tok
     return rebuilt(course, plan.config, payload, device=bench.device), payload
 
 
-def repeated(seeds: int, first: int) -> range:
-    """The seeds of a task: `first`, `first + 1`, ..."""
-    return range(first, first + seeds)
+def with_references(dataset: Dataset, seeds: Iterable[int]) -> list[Item]:
+    """Every utterance once a seed, with another one of its speaker (itself where there is no other)."""
+    own: dict[str, list[Utterance]] = {}
+    for u in dataset.utterances:
+        own.setdefault(u.speaker, []).append(u)
+    other = {u.id: them[(k + 1) % len(them)] for them in own.values() for k, u in enumerate(them)}
+    return [
+        Item(f"{u.id}~{seed}", {"utterance": u, "reference": other[u.id]}, u.speaker, seed=seed)
+        for seed in seeds
+        for u in dataset.utterances
+    ]
+
+
+def text_of(item: Item) -> str | None:
+    """The utterance's text, None where it has no word."""
+    text = item.utterances["utterance"].text
+    return text if text and plain(text) else None
+
+
+def other_texts(texts: Sequence[str | None], *, seed: int) -> list[str | None]:
+    """For each text one of the others that says something else, drawn by the seed; None where there is none."""
+    rng = np.random.default_rng([seed, 2])
+    known = sorted({text for text in texts if text is not None}, key=plain)
+    made: list[str | None] = []
+    for text in texts:
+        others = [other for other in known if text is not None and plain(other) != plain(text)]
+        made.append(others[int(rng.integers(len(others)))] if others else None)
+    return made
 
 
 def over_seeds(

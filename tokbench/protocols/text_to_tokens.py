@@ -17,7 +17,7 @@ import numpy as np
 
 from tokbench.bench import Bench
 from tokbench.config import JudgeCard, TaskCard, TokenizerCard
-from tokbench.data.dataset import Dataset, Utterance
+from tokbench.data.dataset import Dataset
 from tokbench.errors import CardError, ItemError, TrainingError, UserError
 from tokbench.metrics import text_to_speech
 from tokbench.probes.characters import Characters, plain
@@ -26,7 +26,18 @@ from tokbench.probes.layout import Layout
 from tokbench.probes.spans import Spans
 from tokbench.probes.teaching import Course, decoder_config
 from tokbench.protocols.base import Components, Item, Protocol, Row, Shard, failed_row
-from tokbench.protocols.probing import PROBE_MODULES, Plan, encode_in_slices, evenly, layout_of, over_seeds, taught
+from tokbench.protocols.probing import (
+    PROBE_MODULES,
+    Plan,
+    encode_in_slices,
+    evenly,
+    layout_of,
+    other_texts,
+    over_seeds,
+    taught,
+    text_of,
+    with_references,
+)
 from tokbench.protocols.spoken import Speech, speech_metrics, speech_rows
 from tokbench.training.curves import curve_rows
 from tokbench.training.recipe import Recipe
@@ -77,15 +88,7 @@ class TextToTokens(Protocol):
 
     def items(self, dataset: Dataset) -> list[Item]:
         """Every utterance once a seed, with another one of its speaker (itself where there is no other)."""
-        own: dict[str, list[Utterance]] = {}
-        for u in dataset.utterances:
-            own.setdefault(u.speaker, []).append(u)
-        other = {u.id: them[(k + 1) % len(them)] for them in own.values() for k, u in enumerate(them)}
-        return [
-            Item(f"{u.id}~{seed}", {"utterance": u, "reference": other[u.id]}, u.speaker, seed=seed)
-            for seed in range(self.seed, self.seed + self.seeds)
-            for u in dataset.utterances
-        ]
+        return with_references(dataset, range(self.seed, self.seed + self.seeds))
 
     def measure(self, bench: Bench, items: Sequence[Item], *, keep: frozenset[str]) -> Shard:  # noqa: ARG002
         """Rows of tables "items" (teacher forced), "generated" and "floors" (speech) and "curves" of one seed.
@@ -110,7 +113,7 @@ class TextToTokens(Protocol):
         shard.tables["items"] = self._gains(bench, model, reader, items, encoded)
         if "decode" in card.capabilities and bench.tokenizer.replay is None:
             able = [
-                (i, t) for i, t in zip(items, encoded, strict=True) if isinstance(t, Encoded) and _text(i) is not None
+                (i, t) for i, t in zip(items, encoded, strict=True) if isinstance(t, Encoded) and text_of(i) is not None
             ]
             chosen = [able[k] for k in evenly(int(self.params.get("utterances", 4)), len(able))]
             spans = Spans.of(course.layout, card.stream_specs, [*seen, *(t for _, t in able)], card.input_rate)
@@ -202,7 +205,7 @@ class TextToTokens(Protocol):
         from tokbench.probes.token_model import score
 
         seed = items[0].seed
-        texts = _other_texts([_text(item) for item in items], seed=seed or 0)
+        texts = other_texts([text_of(item) for item in items], seed=seed or 0)
         rows: list[Row] = []
         documents: list[Document] = []
         asked: list[tuple[Components, int, float]] = []
@@ -213,11 +216,11 @@ class TextToTokens(Protocol):
             row = Components(
                 {
                     "id": item.id, "speaker": item.cluster, "seed": seed, "error": None, "stage": None,
-                    "text": _text(item), "other_text": other,
+                    "text": text_of(item), "other_text": other,
                 }
             )  # fmt: skip
             rows.append(row.row)
-            own = _text(item)
+            own = text_of(item)
             if own is None or other is None:
                 row.missing(_TEACHER_FORCED, "the utterance has no text" if own is None else "there is no other text")
                 continue
@@ -258,7 +261,7 @@ class TextToTokens(Protocol):
         ]
         nothing = np.zeros((0, len(layout.slots)), np.int64)
         prompts = [
-            reader(_text(item) or "", voice, item.id, spoken=False)
+            reader(text_of(item) or "", voice, item.id, spoken=False)
             for (item, _), voice in zip(chosen, voices, strict=True)
         ]
         most = [max(1, 2 * int(layout.lengths(layout.frames(t.streams)).sum())) for _, t in chosen]
@@ -297,20 +300,3 @@ class _Reader:
             self.layout, self.alphabet(text), frames if spoken else frames[:0], steps_per_symbol=self.pace,
             voice=np.concatenate(voice).astype(np.float32) if voice else None, name=name,
         )  # fmt: skip
-
-
-def _text(item: Item) -> str | None:
-    """The utterance's text, None where it has no word."""
-    text = item.utterances["utterance"].text
-    return text if text and plain(text) else None
-
-
-def _other_texts(texts: Sequence[str | None], *, seed: int) -> list[str | None]:
-    """For each text one of the others that says something else, drawn by the seed; None where there is none."""
-    rng = np.random.default_rng([seed, 2])
-    known = sorted({text for text in texts if text is not None}, key=plain)
-    made: list[str | None] = []
-    for text in texts:
-        others = [other for other in known if text is not None and plain(other) != plain(text)]
-        made.append(others[int(rng.integers(len(others)))] if others else None)
-    return made
