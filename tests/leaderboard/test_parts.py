@@ -55,6 +55,11 @@ def test_quantity_keeps_three_digits(value: float) -> None:
     assert float(text) == pytest.approx(value, rel=0.0051)
 
 
+@pytest.mark.parametrize(("value", "text"), [(3e-6, "3e−6"), (-1.25e-5, "−1.25e−5"), (1e-4, "0.0001"), (0.0, "0")])
+def test_small_quantities_are_powers_of_ten(value: float, text: str) -> None:
+    assert quantity(value) == text
+
+
 def test_rounding_is_no_interval() -> None:
     assert half_width(one(256000.0, 3e-11)) == 0
     assert half_width(one(256000.0, 3.0)) == 3

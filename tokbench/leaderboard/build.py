@@ -271,6 +271,31 @@ def _letters(index: int) -> str:
     return (chr(96 + first) if first else "") + chr(97 + last)
 
 
+def _prose(words: str) -> Any:
+    """A sentence from a card as HTML: what stands between backticks is code."""
+    from markupsafe import Markup, escape
+
+    parts = str(words).split("`")
+    if len(parts) % 2 == 0:
+        return escape(words)
+    return Markup("").join(
+        Markup("<code>{}</code>").format(part) if number % 2 else escape(part) for number, part in enumerate(parts)
+    )
+
+
+def _setting(value: Any) -> str:
+    """A parameter as one would read it: `steps 360, batch 1` for a group of them."""
+    if isinstance(value, Mapping):
+        return ", ".join(f"{name} {_setting(inner)}" for name, inner in value.items())
+    if isinstance(value, (list, tuple)):
+        return ", ".join(_setting(inner) for inner in value)
+    return (
+        {True: "yes", False: "no", None: "none"}.get(value, str(value))
+        if isinstance(value, bool | None)
+        else str(value)
+    )
+
+
 def _environment() -> Any:
     from jinja2 import Environment, FileSystemLoader, StrictUndefined
     from markupsafe import Markup
@@ -299,5 +324,6 @@ def _environment() -> Any:
     }
     environment.filters |= {"slug": slug, "label": dataset_label}
     environment.filters["raw"] = Markup
+    environment.filters |= {"prose": _prose, "setting": _setting}
     environment.filters["select_full"] = lambda mapping: [key for key, value in mapping.items() if value]
     return environment

@@ -3,14 +3,26 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from tokbench.leaderboard.drawing import key, marker
 from tokbench.leaderboard.model import Cell, Column, Row
 
-__all__ = ["NARROW", "WIDE", "Figure", "arrow", "axis_label", "both_widths", "ends", "family_keys", "left_out",
-           "shown", "why",
-           "words"]  # fmt: skip
+__all__ = [
+    "NARROW",
+    "WIDE",
+    "Figure",
+    "arrow",
+    "axis_label",
+    "both_widths",
+    "ends",
+    "family_keys",
+    "left_out",
+    "said_once",
+    "shown",
+    "why",
+    "words",
+]
 
 WIDE, NARROW = 640, 360
 """Widths of the two drawings in pixels."""
@@ -91,6 +103,12 @@ def left_out(cells: Sequence[tuple[Row, str]]) -> list[str]:
         if row.applicable:
             by_reason.setdefault(reason, []).append(row.name)
     return [f"{', '.join(names)} ({reason})" for reason, names in by_reason.items()]
+
+
+def said_once(figures: Sequence[Figure | None]) -> list[Figure]:
+    """The charts that could be drawn; what a kind of chart means is told at the first of them."""
+    drawn = [figure for figure in figures if figure is not None]
+    return [replace(figure, caption=figure.caption if i == 0 else "") for i, figure in enumerate(drawn)]
 
 
 def family_keys(rows: Sequence[Row], families: Mapping[str, int]) -> list[tuple[str, str]]:

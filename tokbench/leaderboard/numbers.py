@@ -57,9 +57,12 @@ def format_number(value: float, decimals: int) -> str:
 
 
 def quantity(value: float) -> str:
-    """A single number with three significant digits, for axis ends and facts."""
+    """A single number with three significant digits, for axis ends and facts; powers of ten below 0.0001."""
     if value == 0:
         return "0"
+    if abs(value) < 1e-4:
+        mantissa, _, exponent = f"{value:.2e}".partition("e")
+        return f"{mantissa.rstrip('0').rstrip('.')}e{int(exponent)}".replace("-", MINUS)
     decimals = max(0, min(6, 2 - _exponent(abs(value))))
     text = format_number(value, decimals)
     return text.rstrip("0").rstrip(".") if "." in text else text

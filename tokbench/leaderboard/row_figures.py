@@ -7,7 +7,7 @@ from functools import partial
 import numpy as np
 import pandas as pd
 
-from tokbench.leaderboard.figures import Figure, both_widths
+from tokbench.leaderboard.figures import Figure, both_widths, said_once
 from tokbench.leaderboard.lines import Curve, line_chart, line_keys
 from tokbench.leaderboard.matrix import matrix_keys, matrix_plot, phone_codes
 from tokbench.leaderboard.model import Row, Table
@@ -24,7 +24,7 @@ CURVES = ("run", "seed", "step", "name", "value")
 
 def row_figures(table: Table, row: Row) -> list[Figure]:
     """The charts of one tokenizer in one table; none where its rows hold nothing to draw."""
-    return [*_matrices(table, row), *_curves(table, row)]
+    return [*said_once(_matrices(table, row)), *said_once(_curves(table, row))]
 
 
 def _matrices(table: Table, row: Row) -> list[Figure]:

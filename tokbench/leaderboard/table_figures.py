@@ -23,6 +23,7 @@ from tokbench.leaderboard.figures import (
     ends,
     family_keys,
     left_out,
+    said_once,
     shown,
     why,
     words,
@@ -47,20 +48,14 @@ def make_figures(table: Table, tables: Sequence[Table], board: Board, families: 
         beside = table if chart.x_task is None else _same_data(table, tables, chart.x_task)
         if beside is not None:
             pairs = product(_first(beside, chart.x), _first(table, chart.y))
-            figures += _said_once([_scatter(table, beside, chart, x, y, families) for x, y in pairs])
+            figures += said_once([_scatter(table, beside, chart, x, y, families) for x, y in pairs])
     for bars in board.bars:
-        figures += _said_once(_bars(table, bars, families))
+        figures += said_once(_bars(table, bars, families))
     for det in board.dets:
         dets = [figure for c in table.column(det.metric) for figure in _dets(table, det, c, families)]
-        figures += _said_once(dets)
+        figures += said_once(dets)
     ranks = [_ranks(table, column, families) for base in board.ranks for column in table.column(base)]
-    return figures + _said_once(ranks)
-
-
-def _said_once(figures: Sequence[Figure | None]) -> list[Figure]:
-    """The charts that could be drawn; what a kind of chart means is told at the first of them."""
-    drawn = [figure for figure in figures if figure is not None]
-    return [replace(figure, caption=figure.caption if i == 0 else "") for i, figure in enumerate(drawn)]
+    return figures + said_once(ranks)
 
 
 def _same_data(table: Table, tables: Sequence[Table], task: str) -> Table | None:
