@@ -17,8 +17,7 @@ echo "parity fixtures: ${TOKBENCH_SHARED:-none, tests that need them are skipped
 nvidia-smi --query-gpu=name,memory.total,driver_version --format=csv,noheader || { echo "no CUDA device"; exit 2; }
 failed=0
 run() { echo "== $*"; "$@" || { echo "FAILED: $*"; failed=1; }; }
-run "$python" -m pytest -m cuda tests/kanade/test_cuda.py tests/kanade/test_attention.py tests/abx/test_cuda.py \
-  -q -s -rs -p no:cacheprovider
+run "$python" -m pytest -m cuda tests/kanade/test_cuda.py tests/abx/test_cuda.py -q -s -rs -p no:cacheprovider
 run "$python" benchmarks/kanade.py --device cuda --seconds 3 10 30 600
 run "$python" benchmarks/abx.py --items 3500 20000 --repeats 1 --device cpu
 run "$python" benchmarks/abx.py --items 3500 20000 --repeats 1 --device cuda

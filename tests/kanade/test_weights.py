@@ -6,13 +6,18 @@ from pathlib import Path
 
 import pytest
 import torch
-from kanade.recipe import noise
+from kanade.recipe import deviation, fill, noise, tensors
 from safetensors.torch import save_file
+from torch import Tensor
 
 from tokbench.config import TokenizerCard
 from tokbench.errors import MissingWeights
+from tokbench.kanade.codec import KanadeCodec
+from tokbench.kanade.config import KANADE_25HZ
 from tokbench.kanade.files import find_files, sha256_file
 from tokbench.kanade.hift import HiFT
+from tokbench.kanade.model import KanadeModel
+from tokbench.kanade.released import released_yaml
 from tokbench.kanade.vocos import Vocos
 from tokbench.kanade.weights import IncompatibleWeights, load_hift, load_strictly, load_vocos, read_tensors
 from tokbench.registry import find_card
@@ -44,6 +49,31 @@ def test_half_precision_weights_are_widened(tmp_path: Path) -> None:
     layer = torch.nn.Linear(3, 2)
     load_strictly(layer, {"weight": torch.ones(2, 3).half(), "bias": torch.zeros(2).half()}, where=tmp_path)
     assert layer.weight.dtype == torch.float32
+
+
+@pytest.mark.slow
+@torch.inference_mode()
+def test_files_in_the_released_layout_make_the_reference_tokens(
+    parity: Path, full_25hz: KanadeModel, torchaudio_wavlm: dict[str, Tensor], tmp_path: Path
+) -> None:
+    """From files by the recipe, in the layout and size of the releases, to tokens, WavLM's layers and HiFT's wave."""
+    card = find_card(TokenizerCard, "kanade-25hz")
+    save_file(full_25hz.state_dict(), tmp_path / "model.safetensors")
+    assert (tmp_path / "model.safetensors").stat().st_size == pytest.approx(470_907_692, abs=4096)
+    (tmp_path / "config.yaml").write_text(released_yaml(KANADE_25HZ), encoding="utf-8")
+    torch.save(torchaudio_wavlm, tmp_path / "wavlm_base_plus.pth")
+    (tmp_path / "vocos-mel-24khz").mkdir()
+    torch.save(fill(Vocos(), "vocos.").state_dict(), tmp_path / "vocos-mel-24khz" / "pytorch_model.bin")
+    codec = KanadeCodec.load(find_files(card, tmp_path, vocoder="vocos"))
+    io = tensors(parity / "full_25hz" / "io.safetensors")
+    assert torch.equal(codec.model.encode_content(io["in.local_ssl"]).tokens, io["tokens"])
+    layers = tensors(parity / "wavlm_recipe.safetensors")
+    hidden = codec.wavlm(layers["resampled16k"].reshape(1, -1), (9,))[9]
+    assert deviation(hidden, layers["layer9"]) < 5e-3
+    torch.save(fill(HiFT(), "hift.").state_dict(), tmp_path / "hift.pt")
+    made = tensors(parity / "hift_recipe.safetensors")
+    wave = load_hift(find_files(card, tmp_path, vocoder="hift").vocoder)(made["mel"], source=made["source"])
+    assert deviation(wave, made["wav"]) < 1e-3
 
 
 def test_long_lists_of_keys_are_cut(tmp_path: Path) -> None:
