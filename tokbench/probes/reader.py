@@ -146,7 +146,8 @@ class Reader(nn.Module):
     ) -> torch.Tensor:
         """Mean CTC loss a label; labels int64 `[sum of label_lengths]`, each with frames enough for it."""
         log_probs = self.log_probs(frames, lengths).transpose(0, 1)
-        return F.ctc_loss(log_probs, labels, tuple(lengths), tuple(label_lengths), blank=self.units)
+        frames_each, labels_each = torch.tensor(lengths), torch.tensor(label_lengths)
+        return F.ctc_loss(log_probs, labels, frames_each, labels_each, blank=self.units)
 
     def _enter(self, place: int, values: torch.Tensor) -> torch.Tensor:
         """Vectors `[B, T, width]` of one stream."""
@@ -170,7 +171,8 @@ class Reader(nn.Module):
             return streams[0]
         stacked = torch.stack(streams, dim=2)
         weights = self.score(stacked).softmax(dim=2)
-        return (weights * stacked).sum(dim=2)
+        mixed: torch.Tensor = (weights * stacked).sum(dim=2)
+        return mixed
 
 
 def _encoder(shape: Shape) -> nn.Module:

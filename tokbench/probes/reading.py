@@ -128,11 +128,12 @@ def collate(clock: Clock, items: Sequence[Streams]) -> list[torch.Tensor]:
     longest = max(clock.steps(one) for one in items)
     steps = -(-longest // clock.fold) * clock.fold
     made = []
+    block: npt.NDArray[Any]
     for stream in clock.streams:
         if stream.kind == "codes":
             block = np.full((len(items), steps), stream.vocab, np.int64)
         else:
-            block = np.full((len(items), steps, stream.dim or 0), np.nan, np.float32)  # type: ignore[assignment]
+            block = np.full((len(items), steps, stream.dim or 0), np.nan, np.float32)
         for row, one in zip(block, items, strict=True):
             row[: len(one[stream.name])] = one[stream.name]
         made.append(torch.from_numpy(block))
