@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -21,6 +22,9 @@ from tokbench.registry import import_object
 from tokbench.store.code import class_hash
 from tokbench.store.store import Store
 from tokbench.store.units import Payload, UnitKey
+from tokbench.training.live import live_curves
+from tokbench.training.loop import Log
+from tokbench.training.progress import reporter
 
 __all__ = ["Job", "Outcome", "died", "protocol_of", "run_job"]
 
@@ -52,6 +56,8 @@ class Job:
     paths: tuple[Path, ...] = ()
     train: Dataset | None = None
     train_fingerprint: str | None = None
+    tracking: tuple[str, str] | None = None
+    """MLflow's address and the experiment in which trainings are followed while they run; None follows none."""
 
 
 @dataclass
@@ -134,10 +140,21 @@ def _bench(job: Job) -> Bench:
     bench.judges |= job.judges
     bench.judge_weights |= job.judge_weights
     bench.train_data = job.train
+    bench.report = reporter(job.store, _live(job))
     same = (bench.tokenizer.spec, bench.tokenizer.weights) == (job.tokenizer.spec, job.tokenizer.weights)
     if not same:
         bench.tokenizer = job.tokenizer
     return bench
+
+
+def _live(job: Job) -> Callable[[str], Log] | None:
+    """Where the points of a training go beside the progress bar."""
+    if job.tracking is None:
+        return None
+    from tokbench.tracking import Tracker
+
+    uri, experiment = job.tracking
+    return live_curves(Tracker(uri, spool=job.store.parent / "spool", suite=experiment).open_training)
 
 
 def _pack(shard: Shard, seconds: dict[str, float]) -> Payload:

@@ -14,7 +14,7 @@ from typing import Any
 
 from tokbench.results import RESULT_FILE, Result
 
-__all__ = ["Payload", "artifact_files", "batches", "card_hash", "metric_key", "payload", "result_hash"]
+__all__ = ["Payload", "artifact_files", "batches", "card_hash", "curve_points", "metric_key", "payload", "result_hash"]
 
 MAX_PARAM_VALUE = 6000
 MAX_TAG_VALUE = 5000
@@ -113,6 +113,18 @@ def payload(result: Result) -> Payload:
         tags={_key(key): _cut(value, MAX_TAG_VALUE) for key, value in tags.items()},
         started=_milliseconds(manifest.started),
     )
+
+
+def curve_points(result: Result) -> Iterator[tuple[str, int, float]]:
+    """Name, step and value of every point of the table `curves`; nothing where the task trains nothing."""
+    table = result.tables.get("curves")
+    if table is None or result.folder is None or not (result.folder / table.path).is_file():
+        return
+    import pandas as pd
+
+    for row in pd.read_parquet(result.folder / table.path).itertuples(index=False):
+        if math.isfinite(row.value):  # type: ignore[arg-type]
+            yield f"curve/{row.run}/{row.name}/seed {row.seed}", int(row.step), float(row.value)  # type: ignore[arg-type]
 
 
 def artifact_files(result: Result) -> dict[str, Path]:

@@ -90,6 +90,7 @@ class Options:
         device: "cpu" or "cuda".
         shard_size: items a shard.
         draws: bootstrap draws.
+        tracking_uri: MLflow, where trainings are to be followed while they run; None follows none.
     """
 
     store: Path
@@ -100,6 +101,7 @@ class Options:
     suite: str | None = None
     judge_weights: dict[str, Path] = field(default_factory=dict)
     paths: tuple[Path, ...] = ()
+    tracking_uri: str | None = None
 
 
 def prepare_dataset(dataset: Dataset, cache: Path) -> Prepared:
@@ -232,6 +234,7 @@ def _cut(cell: Cell, protocol: Protocol, options: Options, group: str) -> list[J
             paths=options.paths,
             train=cell.train.dataset if cell.train else None,
             train_fingerprint=cell.train.record.fingerprint if cell.train else None,
+            tracking=(options.tracking_uri, options.suite or "adhoc") if options.tracking_uri else None,
         )
         for k, part in enumerate(parts)
     ]

@@ -13,7 +13,7 @@ import shutil
 import sqlite3
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import closing, contextmanager
 from pathlib import Path
 from types import TracebackType
@@ -21,7 +21,16 @@ from typing import Any
 from urllib.parse import quote, unquote
 
 from tokbench.errors import TrackingError
-from tokbench.mlflow_payload import Payload, artifact_files, batches, card_hash, payload, result_hash
+from tokbench.mlflow_payload import (
+    Payload,
+    artifact_files,
+    batches,
+    card_hash,
+    curve_points,
+    metric_key,
+    payload,
+    result_hash,
+)
 from tokbench.results import Result
 
 __all__ = ["DEFAULT_URI", "Tracker"]
@@ -95,6 +104,31 @@ class Tracker:
             self._keep(result, failure)
             return False
         return True
+
+    def open_training(self, label: str) -> Callable[[int, int, Mapping[str, float]], None]:
+        """A run for the curves of one training; what it returns sends (step, milliseconds, values).
+
+        Empty values end the run. Errors are the caller's: it follows a training that must not care.
+        """
+        from mlflow.entities import Metric
+
+        with _scope():
+            client = self._connect()
+            run = client.create_run(
+                self._experiment(client, self.suite),
+                run_name=label,
+                tags={"tokbench.kind": "training", "mlflow.source.name": "tokbench", "mlflow.source.type": "LOCAL"},
+            )
+
+        def send(step: int, now: int, values: Mapping[str, float]) -> None:
+            with _scope():
+                if not values:
+                    client.set_terminated(run.info.run_id, status="FINISHED")
+                    return
+                metrics = [Metric(metric_key(name), value, now, step) for name, value in values.items()]
+                client.log_batch(run.info.run_id, metrics=metrics)
+
+        return send
 
     def flush_spool(self) -> int:
         """Send what earlier runs could not; returns how many were sent. Stops at the first failure."""
@@ -304,6 +338,9 @@ class Tracker:
                 params=[Param(k, v) for k, v in _part(params, index).items()],
                 tags=[RunTag(k, v) for k, v in _part(tags, index).items()],
             )
+        for part in batches({str(k): point for k, point in enumerate(curve_points(result))}, _METRICS):
+            points = [Metric(metric_key(name), value, now, step) for name, step, value in part.values()]
+            client.log_batch(run_id, metrics=points)
         if result.dataset is not None:
             client.log_inputs(run_id, datasets=[_dataset_input(result)])
         with tempfile.TemporaryDirectory(prefix="tokbench-mlflow-") as name:

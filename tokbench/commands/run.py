@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import os
 import sys
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -23,6 +26,8 @@ from tokbench.commands.options import (
 from tokbench.errors import UserError
 
 if TYPE_CHECKING:
+    from rich.progress import Progress, TaskID
+
     from tokbench.config import JudgeCard, SuiteCard
     from tokbench.engines.base import Engine
     from tokbench.results import Result
@@ -92,6 +97,8 @@ def run(
         suite=suite,
         judge_weights=folders,
         paths=extra_paths,
+        # Only where a server was named: following trainings loads MLflow in every worker.
+        tracking_uri=(tracking_uri or os.environ.get("MLFLOW_TRACKING_URI")) if track else None,
     )
     cells = plan(
         tokenizer or [],
@@ -200,10 +207,10 @@ def execute(
     skip_unavailable: bool,
 ) -> list[Result]:
     """Run the cells with a progress bar on stderr, and log each result as it comes."""
-    from contextlib import nullcontext
+    from contextlib import ExitStack, nullcontext
 
+    from rich import progress
     from rich.console import Console
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
     from tokbench.runner import run as run_cells
 
@@ -214,18 +221,50 @@ def execute(
         tracker = Tracker(tracking_uri, spool=options.store.parent / "spool", suite=options.suite or "adhoc")
     results: list[Result] = []
     console = Console(stderr=True)
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-    with tracker as sink, Progress(*columns, console=console, disable=not sys.stderr.isatty()) as bar:
+    columns = (
+        progress.TextColumn("{task.description}"), progress.BarColumn(), progress.MofNCompleteColumn(),
+        progress.TimeRemainingColumn(),
+    )  # fmt: skip
+    shown = sys.stderr.isatty()
+    with tracker as sink, progress.Progress(*columns, console=console, disable=not shown) as bar, ExitStack() as stack:
         line = bar.add_task("shards", total=None)
 
         def advance(done: int, total: int, name: str) -> None:
             bar.update(line, completed=done, total=total, description=name[:60])
 
+        stack.enter_context(_trainings(bar, options.store))
         for result in run_cells(cells, options, engine, advance, skip_unavailable=skip_unavailable):
             results.append(result)
             if sink is not None:
                 sink.log_result(result)
     return results
+
+
+@contextmanager
+def _trainings(bar: Progress, store: Path) -> Iterator[None]:
+    """A line for every probe that is being trained: step, loss, speed, time left."""
+    from tokbench.training.progress import running
+
+    done = threading.Event()
+    lines: dict[str, TaskID] = {}
+
+    def follow() -> None:
+        while not done.wait(0.5):
+            there = {one.label: one for one in running(store)}
+            for label in lines.keys() - there.keys():
+                bar.remove_task(lines.pop(label))
+            for label, one in there.items():
+                if label not in lines:
+                    lines[label] = bar.add_task(one.words, total=one.steps)
+                bar.update(lines[label], completed=one.step, total=one.steps, description=one.words)
+
+    thread = threading.Thread(target=follow, daemon=True)
+    if not bar.disable:
+        thread.start()
+    try:
+        yield
+    finally:
+        done.set()
 
 
 def report(results: list[Result], *, json: bool) -> None:

@@ -61,6 +61,7 @@ class AsrProbe(Protocol):
         from tokbench.probes.reader import code_width
 
         super().check(card)
+        self._recipe(self.seed)  # a mistake in it is told before anything is encoded
         code_width(self._clock(card), self._shape(), name=card.name)
 
     def items(self, dataset: Dataset) -> list[Item]:
