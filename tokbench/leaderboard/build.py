@@ -283,6 +283,11 @@ def _prose(words: str) -> Any:
     )
 
 
+def _sentence(words: str) -> str:
+    """Words that somebody wrote for another place, as a sentence."""
+    return words[:1].upper() + words[1:] + ("" if words.endswith((".", "!", "?")) else ".")
+
+
 def _setting(value: Any) -> str:
     """A parameter as one would read it: `steps 360, batch 1` for a group of them."""
     if isinstance(value, Mapping):
@@ -324,6 +329,6 @@ def _environment() -> Any:
     }
     environment.filters |= {"slug": slug, "label": dataset_label}
     environment.filters["raw"] = Markup
-    environment.filters |= {"prose": _prose, "setting": _setting}
+    environment.filters |= {"prose": _prose, "setting": _setting, "sentence": _sentence}
     environment.filters["select_full"] = lambda mapping: [key for key, value in mapping.items() if value]
     return environment

@@ -137,10 +137,11 @@ def _absence(result: Result, column: Column) -> str:
 def _reasons(estimate: Estimate) -> str:
     if len(estimate.reasons) == 1:
         return next(iter(estimate.reasons))
-    if estimate.note and not estimate.reasons:
-        return estimate.note
+    if not estimate.reasons:
+        # Nothing is missing, and yet the formula gives no number; the method says over what.
+        return estimate.method.rpartition("; ")[2] or "has no value"
     listed = ", ".join(f"{reason} ({count})" for reason, count in estimate.reasons.items())
-    return f"undefined for all items: {listed}" if listed else "undefined for all items"
+    return f"undefined for all items: {listed}"
 
 
 def _sorted(rows: list[Row], columns: Sequence[Column], wanted: Sequence[str]) -> list[Row]:
