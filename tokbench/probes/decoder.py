@@ -139,7 +139,8 @@ class Block(nn.Module):
         rows, steps, _ = x.shape
         qkv = self.qkv(self.before_attention(x)).view(rows, steps, -1, self.head).transpose(1, 2)
         queries, keys, values = qkv.split([self.heads, self.kv_heads, self.kv_heads], dim=1)
-        queries, keys = _rotate(queries, *rotation), _rotate(keys, *rotation)
+        # Under autocast the projections are bf16 and the rotation is not.
+        queries, keys = (_rotate(one, *rotation).type_as(values) for one in (queries, keys))
         if cache is not None:
             keys, values = cache.extend(layer, keys, values)
         mixed = _attend(queries, keys, values, mask).transpose(1, 2).reshape(rows, steps, -1)
