@@ -14,8 +14,10 @@ from the last checkpoints and evaluates what is missing.
 
 from __future__ import annotations
 
+import ctypes
 import json
 import os
+import signal
 import subprocess
 import sys
 import time
@@ -34,6 +36,7 @@ from tokbench.registry import find_card, names
 __all__ = ["Job", "Run", "check_plan", "job_done", "plan_jobs", "run_jobs", "tasks_of", "write_card"]
 
 _POLL = 0.5
+_LIBC = ctypes.CDLL(None)
 
 
 @dataclass(frozen=True)
@@ -299,7 +302,12 @@ class _Active:
                 log.write(f"$ {' '.join(line)}\n".encode())
                 log.flush()
                 self.process = subprocess.Popen(
-                    line, stdout=log, stderr=log, stdin=subprocess.DEVNULL, env=self.environment
+                    line,
+                    stdout=log,
+                    stderr=log,
+                    stdin=subprocess.DEVNULL,
+                    env=self.environment,
+                    preexec_fn=_end_with_parent if sys.platform == "linux" else None,  # noqa: PLW1509 - one system call
                 )
         except OSError as error:
             raise StoreError(f"the job cannot be started ({error.strerror})", where=str(self.log)) from error
@@ -312,6 +320,12 @@ class _Active:
                 self.process.wait(timeout=20)
             except subprocess.TimeoutExpired:
                 self.process.kill()
+
+
+def _end_with_parent() -> None:
+    """In a new child: be terminated when the parent dies, however it dies, so that a resumed run has no rival."""
+    set_death_signal = 1  # PR_SET_PDEATHSIG of prctl(2)
+    _LIBC.prctl(set_death_signal, signal.SIGTERM)
 
 
 def _last_line(log: Path) -> str:

@@ -14,7 +14,7 @@ from tokbench.kanade.config import SSL_HOP, SSL_RATE, KanadeConfig
 from tokbench.kanade.files import VOCODERS, WAVLM, locate, sha256_file
 from tokbench.kanade.lengths import padding, ssl_frames
 from tokbench.kanade.mel import log_mel
-from tokbench.kanade.model import mix_layers
+from tokbench.kanade.model import KanadeModel, mix_layers
 from tokbench.kanade.resample import resample
 from tokbench.kanade.training.parts import Features, Parts
 from tokbench.kanade.wavlm import WavLM
@@ -89,6 +89,14 @@ class ReleasedParts(Parts):
     def content_frames(self, n_samples: int) -> int:
         """Frames of n samples, as the released code counts them."""
         return ssl_frames(n_samples, self.config.mel.sample_rate)
+
+    def export(self, model: KanadeModel, folder: Path) -> None:
+        """As `Parts.export`; WavLM and vocoder of a local weights folder are linked, so that the export is complete."""
+        super().export(model, folder)
+        for name in () if self.folder is None else (WAVLM.folder, VOCODERS[self.config.vocoder].folder, "hift.pt"):
+            there, link = self.folder.absolute() / name, folder / name
+            if there.exists() and not link.exists():
+                link.symlink_to(there)
 
     def identity(self) -> dict[str, str]:
         """WavLM's hash and the layers."""
