@@ -272,7 +272,7 @@ CONTRAST = """() => {
   const out = {};
   for (const ground of ['paper', 'tint', 'soft']) for (const ink of ['ink', 'muted', 'accent'])
     out[ink + ' on ' + ground] = ratio(get(ink), get(ground));
-  for (const ink of ['warn', 'bad']) out[ink + ' on paper'] = ratio(get(ink), get('paper'));
+  for (const ink of ['warn', 'bad', 'good']) out[ink + ' on paper'] = ratio(get(ink), get('paper'));
   out['ink on warnbg'] = ratio(get('ink'), get('warnbg'));
   for (let i = 0; i < 8; i++) out['mark ' + i] = 1.5 * ratio(get('c' + i), get('paper'));
   return out;

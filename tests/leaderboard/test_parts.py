@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 
 from tokbench.audio import read_audio
 from tokbench.errors import CardError
+from tokbench.leaderboard.build import _environment
 from tokbench.leaderboard.charts import front
 from tokbench.leaderboard.clips import active_level
 from tokbench.leaderboard.numbers import dataset_label, decimals_for, format_number, half_width, quantity, slug
@@ -58,6 +59,17 @@ def test_quantity_keeps_three_digits(value: float) -> None:
 @pytest.mark.parametrize(("value", "text"), [(3e-6, "3e−6"), (-1.25e-5, "−1.25e−5"), (1e-4, "0.0001"), (0.0, "0")])
 def test_small_quantities_are_powers_of_ten(value: float, text: str) -> None:
     assert quantity(value) == text
+
+
+def test_words_of_cards_become_prose() -> None:
+    filters = _environment().filters
+    assert str(filters["prose"]("`a<b` & `c`, done")) == "<code>a&lt;b</code> &amp; <code>c</code>, done"
+    assert str(filters["prose"]("one ` alone")) == "one ` alone"
+    assert filters["sentence"]("the interval contains zero") == "The interval contains zero."
+    assert filters["sentence"]("Is it? Yes.") == "Is it? Yes."
+    assert filters["setting"]({"steps": 360, "rates": ["25/2", 25], "dedup": False, "beam": None}) == (
+        "steps 360, rates 25/2, 25, dedup no, beam none"
+    )
 
 
 def test_rounding_is_no_interval() -> None:

@@ -8,7 +8,7 @@ from collections import defaultdict
 from collections.abc import Sequence
 
 from tokbench.leaderboard.board import Board
-from tokbench.leaderboard.columns import make_columns, pick
+from tokbench.leaderboard.columns import REPRESENTATIONS, make_columns, pick
 from tokbench.leaderboard.load import Loaded, protocol_key
 from tokbench.leaderboard.model import Cell, Column, Row, Table
 from tokbench.leaderboard.numbers import dataset_label, judge_of, slug
@@ -121,7 +121,8 @@ def _absence(result: Result, column: Column) -> str:
     if column.rate and "discrete" not in card.capabilities:
         return "continuous latents have no finite rate; see the columns for latents"
     if column.kind is not None:
-        return f"its tokens have no {column.variant}" if column.variant else "does not apply to these tokens"
+        what = REPRESENTATIONS.get(column.kind)
+        return f"its tokens have no {what}" if what else "does not apply to these tokens"
     if result.estimate(column.metric) is not None:
         return "measured with another identity of the judge; it has a column of its own"
     if column.base.startswith(("bps_", "code_", "codes_", "dead_")):
