@@ -158,6 +158,34 @@ def test_the_rates_of_a_comparison_are_those_of_its_tokenizers(tones: Dataset, t
     assert notes[0].split()[0] == str(int(notes[1].split()[0]) + left_out)
 
 
+def test_an_item_file_replaces_the_alignments(tones: Dataset, tmp_path: Path, toys: Path) -> None:
+    conditions = ["abx_within_any", "abx_across_any"]
+    by_alignments = measured(tones, tmp_path, toys, "ears", "abx", min_cells=1, conditions=conditions)
+    lines = ["#file onset offset #phone prev-phone next-phone speaker"]
+    lines += [
+        f"{u.id} {s.start:.4f} {s.end:.4f} {s.label} x x {u.speaker}"
+        for u in tones.utterances for s in u.phones or () if s.label != "SIL"
+    ]  # fmt: skip
+    path = tmp_path / "tones.item"
+    path.write_text("\n".join(lines))
+    bare = replace(tones, utterances=tuple(replace(u, phones=None) for u in tones.utterances))
+    options = {"min_cells": 1, "conditions": conditions, "items": str(path)}
+    by_file = measured(bare, tmp_path, toys, "ears", "abx", **options)
+    for condition in conditions:
+        name = f"{condition}[band:codes]"
+        assert value(by_file, name) == value(by_alignments, name)
+    whole, dropped = (
+        measured(bare, tmp_path, toys, "deaf", "abx", librilight=librilight, **options) for librilight in (False, True)
+    )
+    assert value(dropped, "abx_within_any[band:codes]") != value(whole, "abx_within_any[band:codes]")
+    path.write_text("\n".join([*lines[:-1], lines[-1].replace(bare.utterances[-1].id, "nobody")]))
+    with pytest.raises(DatasetError, match=rf"tones\.item:{len(lines)}: there are no features of 'nobody'"):
+        measured(bare, tmp_path, toys, "ears", "abx", **options)
+    path.write_text("\n".join([*lines, lines[-1].rpartition(" ")[0]]))
+    with pytest.raises(DatasetError, match=rf"tones\.item:{len(lines) + 1}: has 6 fields"):
+        measured(bare, tmp_path, toys, "ears", "abx", **options)
+
+
 def test_one_speaker_cannot_be_compared_across(tones: Dataset, tmp_path: Path, toys: Path) -> None:
     alone = replace(tones, utterances=tones.utterances[:4])
     with pytest.raises(DatasetError, match="across speakers needs two speakers, all items are of 's0'"):

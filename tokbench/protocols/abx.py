@@ -7,9 +7,11 @@ estimate of its own: codes as numbers, code vectors, and continuous frames befor
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
@@ -17,7 +19,7 @@ import numpy.typing as npt
 
 from tokbench.abx.engine import score_abx
 from tokbench.abx.features import ArrayFeatures
-from tokbench.abx.items import items_from_alignments
+from tokbench.abx.items import Items, items_from_alignments, read_items
 from tokbench.abx.representation import DISTANCES
 from tokbench.bench import Bench
 from tokbench.config import JudgeCard, TaskCard, TokenizerCard
@@ -77,6 +79,7 @@ class Abx(Protocol):
             )
         self.min_cells = int(self.params.get("min_cells", 100))
         self.rates = [Fraction(str(rate)) for rate in self.params.get("rates", ())]
+        self.item_file = Path(str(self.params["items"])).expanduser() if self.params.get("items") else None
 
     @classmethod
     def for_comparison(cls, params: Mapping[str, Any], cards: Sequence[TokenizerCard]) -> dict[str, Any]:
@@ -98,8 +101,21 @@ class Abx(Protocol):
         self.representations(card)
 
     def items(self, dataset: Dataset) -> list[Item]:
-        """The corpus, as one item."""
-        return corpus_item(dataset)
+        """The corpus, as one item.
+
+        Raises:
+            DatasetError: an utterance without a phone alignment; or, with an item file, that the file is none.
+        """
+        if self.item_file is None:
+            return corpus_item(dataset)
+        read_items(self.item_file)  # its mistakes are told before anything is computed
+        return [Item("corpus", {f"{i:06d}": u for i, u in enumerate(dataset.utterances)}, "corpus")]
+
+    def outside(self) -> dict[str, str]:
+        """The item file, where one is named."""
+        if self.item_file is None:
+            return {}
+        return {"items": hashlib.sha256(self.item_file.read_bytes()).hexdigest()}
 
     def representations(self, card: TokenizerCard) -> list[Representation]:
         """What is compared: of the semantic streams, or else of the first one.
@@ -163,11 +179,12 @@ class Abx(Protocol):
         for utterance, tokens in zip(utterances, encode_all(bench, utterances), strict=True):
             if isinstance(tokens, Encoded):
                 try:
-                    check_alignment(
-                        utterance,
-                        tokens.n_samples / card.input_rate,
-                        tolerance=float(self.params.get("tolerance", 0.02)),
-                    )
+                    if self.item_file is None:
+                        check_alignment(
+                            utterance,
+                            tokens.n_samples / card.input_rate,
+                            tolerance=float(self.params.get("tolerance", 0.02)),
+                        )
                     good.append((utterance, tokens))
                     continue
                 except ItemError as error:
@@ -222,11 +239,14 @@ class Abx(Protocol):
         shard: Shard,
     ) -> None:
         speaker, context, unit = CONDITIONS[condition]
-        items = items_from_alignments(
-            [u for u in utterances if u.id in frames],
-            unit=unit,  # type: ignore[arg-type]
-            source=self.task.name,
-        )
+        if self.item_file is not None:
+            items = _without(read_items(self.item_file), {str(row["id"]) for row in shard.tables["items"]})
+        else:
+            items = items_from_alignments(
+                [u for u in utterances if u.id in frames],
+                unit=unit,  # type: ignore[arg-type]
+                source=self.task.name,
+            )
         found = score_abx(
             items,
             ArrayFeatures(frames, source=name),
@@ -235,6 +255,7 @@ class Abx(Protocol):
             context=context,  # type: ignore[arg-type]
             distance=representation.distance,  # type: ignore[arg-type]
             codebook=codebook,
+            drop_last=bool(self.params.get("librilight", False)),
             also_rates=self.rates,
             pad=int(self.params.get("pad", 1)),
             device=str(self.params.get("device", "cpu")),
@@ -271,6 +292,12 @@ class Abx(Protocol):
                 "error": found.error,
             }
         )
+
+
+def _without(items: Items, failed: set[str]) -> Items:
+    """The items of recordings that did not fail; a recording that is not in the data stays, and is an error."""
+    keep = np.array([name not in failed for name in items.file.names])[items.file.codes]
+    return items.take(keep)
 
 
 def _streams(card: TokenizerCard, params: Mapping[str, Any]) -> list[StreamSpec]:
