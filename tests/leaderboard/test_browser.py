@@ -251,12 +251,12 @@ def test_without_javascript(browser: Any, site: Path) -> None:
         assert not visit.page.is_visible(".keys-help")
 
 
-def test_every_control_has_a_name(browser: Any, site: Path) -> None:
+def test_every_control_has_a_name(browser: Any, site: Path, task_site: Path) -> None:
     script = """[...document.querySelectorAll('button, input, select, audio, a[href], [role=region], nav, summary')]
       .filter(e => !(e.getAttribute('aria-label') || e.getAttribute('aria-labelledby') || e.innerText?.trim()
         || e.textContent.trim() || e.labels?.length)).map(e => e.outerHTML.slice(0, 120))"""
-    for path in PAGES:
-        with Visit(browser, site, path) as visit:
+    for root, path in [*((site, page) for page in PAGES), *((task_site, page) for page in TASK_PAGES)]:
+        with Visit(browser, root, path) as visit:
             assert visit.page.evaluate(script) == [], path
 
 
