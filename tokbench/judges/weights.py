@@ -6,21 +6,17 @@ judge's name was made by that judge. Nothing here imports torch or a model libra
 
 from __future__ import annotations
 
-import hashlib
 import importlib.util
 import os
 import tempfile
-from functools import lru_cache
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path, PurePosixPath
 
 from tokbench.config import JudgeCard, Weights
 from tokbench.errors import DependencyError, MissingBackend, MissingWeights
+from tokbench.hub import HUB_TIMEOUT, HubUnavailable, hub_file, sha256_file
 
 __all__ = ["HUB_TIMEOUT", "WeightsMismatch", "find_files", "package_versions", "sha256_file", "weights_identity"]
-
-HUB_TIMEOUT = 5.0
-"""Seconds to wait for the hub's or a server's first answer, so that a machine without network is told quickly."""
 
 _CHUNK = 1 << 20
 
@@ -90,21 +86,6 @@ def package_versions(*packages: str) -> dict[str, str]:
     return found
 
 
-def sha256_file(path: Path) -> str:
-    """Sha256 of a file as hex; remembered while size and modification time stay."""
-    status = path.stat()
-    return _sha256(path, status.st_size, status.st_mtime_ns)
-
-
-@lru_cache(maxsize=256)
-def _sha256(path: Path, size: int, modified: int) -> str:  # noqa: ARG001 - they are the key of the cache
-    digest = hashlib.sha256()
-    with path.open("rb") as file:
-        while chunk := file.read(_CHUNK):
-            digest.update(chunk)
-    return digest.hexdigest()
-
-
 def _weights(card: JudgeCard) -> Weights:
     if card.weights is None or not card.weights.files:
         raise MissingWeights("its card lists no weights file", where=f"judge {card.name}", hint="Add weights.files")
@@ -154,37 +135,12 @@ def _from_package(card: JudgeCard, weights: Weights) -> dict[str, Path]:
 
 
 def _from_hub(card: JudgeCard, repository: str, name: str, revision: str | None) -> Path:
+    if importlib.util.find_spec("huggingface_hub") is None:
+        raise MissingBackend("huggingface_hub", extra="judges", needed_by=f"judge '{card.name}'")
     try:
-        from huggingface_hub import constants, hf_hub_download
-        from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
-    except ModuleNotFoundError:
-        raise MissingBackend("huggingface_hub", extra="judges", needed_by=f"judge '{card.name}'") from None
-    try:
-        return Path(hf_hub_download(repository, name, revision=revision, local_files_only=True))
-    except LocalEntryNotFoundError:
-        pass  # not in the local cache: ask the hub next
-    if not _answers(constants.ENDPOINT, offline=bool(constants.HF_HUB_OFFLINE)):
-        raise _unreachable(card, f"{repository} on the hub")
-    try:
-        return Path(hf_hub_download(repository, name, revision=revision, etag_timeout=HUB_TIMEOUT))
-    except (LocalEntryNotFoundError, HfHubHTTPError, OSError) as error:
-        raise _unreachable(card, f"{repository} on the hub ({type(error).__name__})") from None
-
-
-def _answers(address: str, *, offline: bool) -> bool:
-    """Whether the hub can be reached at all; its own client would retry for half a minute."""
-    from urllib.error import HTTPError
-    from urllib.request import Request, urlopen
-
-    if offline:
-        return False
-    try:
-        urlopen(Request(address, method="HEAD"), timeout=HUB_TIMEOUT).close()
-    except HTTPError:
-        return True  # it answered, if only to refuse
-    except OSError:
-        return False
-    return True
+        return hub_file(repository, [name], revision)
+    except HubUnavailable as error:
+        raise _unreachable(card, f"{repository} on the hub ({error})") from None
 
 
 def _from_address(card: JudgeCard, weights: Weights, name: str) -> Path:

@@ -11,23 +11,15 @@ A complete folder (`--weights DIR`) looks like this; what is missing besides the
 
 from __future__ import annotations
 
-import hashlib
-import re
-import socket
 from dataclasses import dataclass
-from functools import lru_cache
 from pathlib import Path
 from typing import Literal
-from urllib.parse import urlsplit
-from urllib.request import getproxies
 
 from tokbench.config import TokenizerCard
 from tokbench.errors import CardError, MissingWeights
+from tokbench.hub import HubUnavailable, hub_file, sha256_file
 
 __all__ = ["VOCODERS", "WAVLM", "KanadeFiles", "fetch_release", "find_files", "locate", "sha256_file"]
-
-HUB_TIMEOUT = 5.0
-"""Seconds to wait for the hub's first answer."""
 
 
 @dataclass(frozen=True)
@@ -159,58 +151,6 @@ def _locate(part: Part, folder: Path | None, hint: str) -> Path:
 def _from_hub(repository: str, names: tuple[str, ...], revision: str | None, hint: str) -> Path:
     """The first of some files that the hub's local cache, or else the hub, has."""
     try:
-        from huggingface_hub import hf_hub_download, try_to_load_from_cache
-        from huggingface_hub.errors import EntryNotFoundError, HfHubHTTPError, LocalEntryNotFoundError
-    except ModuleNotFoundError:
-        raise MissingWeights(f"the weights of {repository} are not on this machine", hint=hint) from None
-    for name in names:
-        cached = try_to_load_from_cache(repository, name, revision=revision)
-        if isinstance(cached, str):
-            return Path(cached)
-    reason = "it has none of the files" if _reachable() else "no connection"
-    for name in names if _reachable() else ():
-        try:
-            return Path(hf_hub_download(repository, name, revision=revision, etag_timeout=HUB_TIMEOUT))
-        except LocalEntryNotFoundError:
-            reason = "no connection"
-            break
-        except EntryNotFoundError:
-            continue
-        except (HfHubHTTPError, OSError) as error:
-            reason = type(error).__name__
-            break
-    raise MissingWeights(f"the weights of {repository} cannot be had from the hub ({reason})", hint=hint)
-
-
-@lru_cache(maxsize=1)
-def _reachable() -> bool:
-    """Whether the hub's name resolves; without this question its client retries aloud for half a minute."""
-    from huggingface_hub import constants
-
-    if constants.HF_HUB_OFFLINE:
-        return False
-    if getproxies():
-        return True
-    try:
-        socket.getaddrinfo(urlsplit(constants.ENDPOINT).hostname, 443)
-    except OSError:
-        return False
-    return True
-
-
-def sha256_file(path: Path) -> str:
-    """Sha256 of a file as hex; remembered while size and modification time stay.
-
-    The hub's cache names large files by their sha256, which is taken from there.
-    """
-    name = path.resolve().name
-    if path.is_symlink() and re.fullmatch(r"[0-9a-f]{64}", name):
-        return name
-    status = path.stat()
-    return _sha256(path, status.st_size, status.st_mtime_ns)
-
-
-@lru_cache(maxsize=64)
-def _sha256(path: Path, size: int, modified: int) -> str:  # noqa: ARG001 - they are the key of the cache
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+        return hub_file(repository, names, revision)
+    except HubUnavailable as error:
+        raise MissingWeights(f"the weights of {repository} cannot be had from the hub ({error})", hint=hint) from None

@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-import socket
 from pathlib import Path, PurePosixPath
-from urllib.parse import urlsplit
-from urllib.request import getproxies
 
 from tokbench.config import TokenizerCard, Weights
 from tokbench.errors import MissingWeights
-from tokbench.tokenizers.features import file_sha256
+from tokbench.hub import HubUnavailable, cached_commit, hub_file, sha256_file
 
 CONFIG = "config.json"
 _SUFFIXES = (".pt", ".pth", ".ckpt", ".bin", ".safetensors")
@@ -43,11 +40,11 @@ def find_checkpoint(card: TokenizerCard, weights: Path | None) -> Path:
         raise MissingWeights(f"{what} of {card.name}", where=str(weights), hint=_hint(published))
     if published.source != "hub":
         raise MissingWeights(f"the weights of {card.name} are not here", hint=_hint(published))
-    path = _cached(published) or _download(card, published)
-    declared = published.files.get(path.name, "")
-    if declared and file_sha256(path) != declared:
+    path = _from_hub(card, published, [*published.files], _hint(published))
+    declared = next((digest for name, digest in published.files.items() if path.as_posix().endswith(name)), "")
+    if declared and sha256_file(path) != declared:
         raise MissingWeights(
-            f"its sha256 is {file_sha256(path)[:12]}..., the card of {card.name} declares {declared[:12]}...",
+            f"its sha256 is {sha256_file(path)[:12]}..., the card of {card.name} declares {declared[:12]}...",
             where=str(path),
             hint="Delete it so that it is fetched again, or give your own file with --weights",
         )
@@ -65,12 +62,11 @@ def checkpoint_identity(card: TokenizerCard, weights: Path | None) -> dict[str, 
     published = _published(card)
     if weights is not None:
         path = find_checkpoint(card, weights)
-        return {"weights": f"sha256:{file_sha256(path)}"}
+        return {"weights": f"sha256:{sha256_file(path)}"}
     declared = next(iter(published.files.values()), "")
     if declared:
         return {"weights": f"sha256:{declared}"}
-    cached = _cached(published) if published.source == "hub" else None
-    return {published.location: published.revision or (_commit(cached) if cached is not None else "main")}
+    return {published.location: _revision(published)}
 
 
 def find_snapshot(card: TokenizerCard, weights: Path | None) -> tuple[Path, Path]:
@@ -96,8 +92,7 @@ def find_snapshot(card: TokenizerCard, weights: Path | None) -> tuple[Path, Path
                 f"there is no {absent} for {card.name}", where=str(weights), hint=_folder_hint(published)
             )
         return config, model
-    parts = (published.model_copy(update={"files": dict.fromkeys(some, "")}) for some in (configs, names))
-    config, model = (_cached(part) or _download(card, part, _folder_hint(published)) for part in parts)
+    config, model = (_from_hub(card, published, some, _folder_hint(published)) for some in (configs, names))
     return config, model
 
 
@@ -109,9 +104,8 @@ def snapshot_identity(card: TokenizerCard, weights: Path | None) -> dict[str, st
     """
     if weights is None:
         published = _published(card)
-        cached = _cached(published)
-        return {published.location: published.revision or (_commit(cached) if cached is not None else "main")}
-    return {path.name: f"sha256:{file_sha256(path)}" for path in find_snapshot(card, weights)}
+        return {published.location: _revision(published)}
+    return {path.name: f"sha256:{sha256_file(path)}" for path in find_snapshot(card, weights)}
 
 
 def library_versions(*packages: str) -> dict[str, str]:
@@ -160,41 +154,14 @@ def _hint(published: Weights) -> str:
     return f"Get {' or '.join(published.files) or 'the checkpoint'} from {origin} and type --weights PATH"
 
 
-def _cached(published: Weights) -> Path | None:
+def _revision(published: Weights) -> str:
+    """What is declared, or the cached commit, or the main branch."""
+    cached = cached_commit(published.location, [*published.files]) if published.source == "hub" else None
+    return published.revision or cached or "main"
+
+
+def _from_hub(card: TokenizerCard, published: Weights, names: list[str], hint: str) -> Path:
     try:
-        from huggingface_hub import try_to_load_from_cache
-    except ModuleNotFoundError:
-        return None
-    for name in published.files:
-        found = try_to_load_from_cache(published.location, name, revision=published.revision)
-        if isinstance(found, str):
-            return Path(found)
-    return None
-
-
-def _commit(cached: Path) -> str:
-    """The commit in the path of a file in the hub's cache, `.../snapshots/COMMIT/...`."""
-    return cached.parts[len(cached.parts) - 1 - cached.parts[::-1].index("snapshots") + 1]
-
-
-def _download(card: TokenizerCard, published: Weights, hint: str | None = None) -> Path:
-    hint = hint or _hint(published)
-    try:
-        from huggingface_hub import constants, hf_hub_download
-        from huggingface_hub.errors import EntryNotFoundError
-    except ModuleNotFoundError:
-        raise MissingWeights(f"the weights of {card.name} are not here", hint=hint) from None
-    try:
-        # Without this question the hub's client retries for half a minute, and says so each time.
-        if not constants.HF_HUB_OFFLINE and not getproxies():
-            socket.getaddrinfo(urlsplit(constants.ENDPOINT).hostname, 443)
-        for name in published.files:
-            try:
-                return Path(hf_hub_download(published.location, name, revision=published.revision))
-            except EntryNotFoundError:
-                if name == [*published.files][-1]:
-                    raise
-    except Exception as error:  # noqa: BLE001 - the hub raises a dozen kinds: offline, absent, refused
-        reason = (str(error).strip().splitlines() or [type(error).__name__])[0].rstrip(".")
-        raise MissingWeights(f"the weights of {card.name} cannot be had from the hub ({reason})", hint=hint) from None
-    raise AssertionError("the loop returns or raises")
+        return hub_file(published.location, names, published.revision)
+    except HubUnavailable as error:
+        raise MissingWeights(f"the weights of {card.name} cannot be had from the hub ({error})", hint=hint) from None

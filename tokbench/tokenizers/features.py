@@ -6,23 +6,20 @@ each library is imported when its features are loaded.
 
 from __future__ import annotations
 
-import hashlib
 import importlib.util
 import json
-import socket
 from abc import ABC, abstractmethod
 from fractions import Fraction
-from functools import lru_cache
 from pathlib import Path
 from typing import Any
-from urllib.parse import urlsplit
-from urllib.request import getproxies
 
 import numpy as np
 import numpy.typing as npt
 
 from tokbench.codecs.mel import MelSpec, hann, log_mel, mel_filterbank
 from tokbench.errors import CardError, MissingBackend, MissingWeights, UnknownName
+from tokbench.hub import HubUnavailable, cached_commit, hub_file
+from tokbench.hub import sha256_file as file_sha256
 from tokbench.types import Wave
 
 __all__ = [
@@ -290,7 +287,7 @@ def features_identity(name: str, weights: Path | None = None) -> dict[str, str]:
             folder = _ssl_folder(name, weights)
             files = [folder / f for f in (*_SSL_FILES, _weight_file(folder) or "")]
             return {f"{name}/{path.name}": file_sha256(path) for path in files} | libraries
-        return {_HUB[name]: _cached_commit(_HUB[name]) or "main"} | libraries
+        return {_HUB[name]: cached_commit(_HUB[name]) or "main"} | libraries
     return {}
 
 
@@ -301,18 +298,6 @@ def _version(package: str) -> str:
         return version(package)
     except PackageNotFoundError:
         return "not installed"
-
-
-def file_sha256(path: Path) -> str:
-    """Sha256 of a file; remembered while its size and time of change stay the same."""
-    stat = path.stat()
-    return _sha256_of(path, stat.st_mtime_ns, stat.st_size)
-
-
-@lru_cache(maxsize=64)
-def _sha256_of(path: Path, mtime: int, size: int) -> str:  # noqa: ARG001 - they make the cache notice a new file
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def whisper_folder(weights: Path | None) -> Path:
@@ -355,48 +340,7 @@ def _ssl_folder(name: str, weights: Path | None) -> Path:
 def _from_hub(repository: str, files: tuple[str, ...], *, either: tuple[str, ...] = (), hint: str) -> Path:
     """Folder of a hub snapshot with `files` and one of `either`, from the local cache or else downloaded."""
     try:
-        from huggingface_hub import constants, hf_hub_download
-        from huggingface_hub.errors import EntryNotFoundError
-    except ModuleNotFoundError:
-        raise MissingWeights(f"the weights of {repository} are not here", hint=hint) from None
-    cached = _cached_folder(repository, files, either)
-    if cached is not None:
-        return cached
-    try:
-        # Without this question the hub's client retries for half a minute, and says so each time.
-        if not constants.HF_HUB_OFFLINE and not getproxies():
-            socket.getaddrinfo(urlsplit(constants.ENDPOINT).hostname, 443)
-        paths = [hf_hub_download(repository, file) for file in files]
-        for file in either:
-            try:
-                paths.append(hf_hub_download(repository, file))
-                break
-            except EntryNotFoundError:
-                if file == either[-1]:
-                    raise
-    except Exception as error:  # noqa: BLE001 - the hub raises a dozen kinds: offline, absent, refused
-        reason = (str(error).strip().splitlines() or [type(error).__name__])[0].rstrip(".")
-        raise MissingWeights(f"the weights of {repository} cannot be had from the hub ({reason})", hint=hint) from None
-    return Path(paths[0]).parent
-
-
-def _cached_folder(repository: str, files: tuple[str, ...], either: tuple[str, ...]) -> Path | None:
-    from huggingface_hub import try_to_load_from_cache
-
-    found = try_to_load_from_cache(repository, files[0])
-    if not isinstance(found, str):
-        return None
-    folder = Path(found).parent
-    complete = all((folder / f).is_file() for f in files) and (
-        not either or any((folder / f).is_file() for f in either)
-    )
-    return folder if complete else None
-
-
-def _cached_commit(repository: str) -> str | None:
-    try:
-        from huggingface_hub import try_to_load_from_cache
-    except ModuleNotFoundError:
-        return None
-    found = try_to_load_from_cache(repository, "config.json")
-    return Path(found).parent.name if isinstance(found, str) else None
+        paths = [hub_file(repository, names) for names in (*((file,) for file in files), either) if names]
+    except HubUnavailable as error:
+        raise MissingWeights(f"the weights of {repository} cannot be had from the hub ({error})", hint=hint) from None
+    return paths[0].parent
