@@ -242,6 +242,8 @@ def _nominal(card: TokenizerCard, own: dict[str, Any]) -> str:
 
 def _needs(card: TokenizerCard | JudgeCard) -> str:
     extra = f"`{card.requires}`" if card.requires else "core"
+    if isinstance(card, TokenizerCard) and card.environment is not None:
+        extra = f"`tokbench env make {card.environment.name}`"
     return extra + (f"; {_where(card.weights)}" if card.weights else "")
 
 

@@ -88,6 +88,17 @@ def _package(name: str, why: str) -> Check:
     return Check("✓", f"{name} {found}") if found else Check("-", f"{name} is not installed ({why})")
 
 
+def _isolated(card: TokenizerCard) -> Check:
+    """Whether the environment of an isolated tokenizer is made; nothing is started."""
+    from tokbench.isolated.environments import find_environment
+
+    try:
+        environment = find_environment(card)
+    except TokbenchError as error:
+        return Check("-", f"tokenizer {card.name}: {error}")
+    return Check("✓", f"tokenizer {card.name}: environment '{environment.name}', Python {environment.version}")
+
+
 def _cards(kind: type[TokenizerCard] | type[JudgeCard]) -> list[Check]:
     """Whether each card's adapter imports and its weights are here; nothing is downloaded or loaded."""
     from tokbench.judges.base import Judge
@@ -104,6 +115,9 @@ def _cards(kind: type[TokenizerCard] | type[JudgeCard]) -> list[Check]:
             import_object(card.adapter, base, needed_by=f"{word} {name}", extra=card.requires)
         except TokbenchError as error:
             found.append(Check("-", f"{word} {name}: {error}"))
+            continue
+        if isinstance(card, TokenizerCard) and card.environment is not None:
+            found.append(_isolated(card))
             continue
         weights = card.weights
         package_absent = weights is not None and weights.source == "package" and _version(weights.location) is None
