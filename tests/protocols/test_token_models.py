@@ -15,6 +15,7 @@ from tokbench.comparison import read_table
 from tokbench.config import JudgeCard, TaskCard
 from tokbench.data.dataset import Dataset, Utterance
 from tokbench.engines.local import LocalEngine
+from tokbench.errors import UserError
 from tokbench.judges.base import Evidence, Judge
 from tokbench.registry import find_card, set_extra_paths
 from tokbench.results import Result
@@ -308,3 +309,17 @@ def test_a_checkpoint_of_kanis_layout_speaks(tmp_path: Path, toys: Path) -> None
     other = measured(tmp_path, toys, "tts_kani", data, None, tokenizer="speller", **options)
     assert other.status == "not_applicable"
     assert "is not what KaniTTS writes" in (other.reason or "")
+
+
+def test_a_loss_that_is_no_number_fails_every_item_and_says_where(tmp_path: Path, toys: Path) -> None:
+    said = texts(12, 8)
+    spoken(tmp_path, "train", said[:8], said[:8])
+    data = spoken(tmp_path, "test", said[8:], said[8:])
+    wild = {"recipe": {"steps": 30, "batch": 1, "lr": 1e30}, "seeds": 1, "continuations": 0}
+    result = measured(tmp_path, toys, "slm", data, "train", **wild)
+    assert result.status == "partial"
+    assert result.coverage is not None
+    assert [failure.stage for failure in result.coverage.failed] == ["train"] * 4
+    assert "of 30, and the training stopped" in result.coverage.failed[0].error
+    with pytest.raises(UserError, match="names no training data"):
+        measured(tmp_path, toys, "slm", data, None)
