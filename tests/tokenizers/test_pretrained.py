@@ -311,3 +311,15 @@ def test_on_a_gpu(name: str, toy: Callable[[str], tuple[Any, Path]]) -> None:
             print(f"{name} {stream.name}: {share:.2%} of the codes differ")  # noqa: T201 - for who runs it on a GPU
             assert share < 0.2
     assert there.decode([mine])[0] == pytest.approx(here.decode([mine])[0], abs=1e-3)
+
+
+def test_doctor_takes_weights(toy: Callable[[str], tuple[Any, Path]], monkeypatch: pytest.MonkeyPatch) -> None:
+    from typer.testing import CliRunner
+
+    from tokbench.cli import app
+
+    monkeypatch.setattr("tokbench.tokenizers.conformance.decode_elsewhere", decode_again)
+    arguments = ["doctor", "--tokenizer", "encodec-24khz-1.5k", "--device", "cpu", "--weights"]
+    done = CliRunner().invoke(app, [*arguments, str(toy("encodec-24khz-6k")[1])])
+    assert done.exit_code == 0
+    assert "ok   declared streams, dtypes and id range: q0 int64 [150], q1 int64 [150] for 2 s" in done.stdout

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from tokbench.commands.options import Device, Json, StorePath, store_path
+from tokbench.commands.options import Device, Json, StorePath, Weights, store_path
 from tokbench.errors import UnknownName, UserError
 
 if TYPE_CHECKING:
@@ -96,6 +96,8 @@ def doctor(
     tokenizer: Annotated[
         str | None, typer.Option("--tokenizer", "-t", help="Run the conformance suite on this tokenizer.")
     ] = None,
+    weights: Weights = None,
+    allow_pickle: Annotated[bool, typer.Option("--allow-pickle", help="Load pickled weights.")] = False,
     device: Device = "auto",
     store: StorePath = None,
 ) -> None:
@@ -105,7 +107,8 @@ def doctor(
         from tokbench.tokenizers.conformance import conformance
         from tokbench.tokenizers.load import load_tokenizer
 
-        checks = conformance(load_tokenizer(tokenizer, device=resolve_device(device)))
+        loaded = load_tokenizer(tokenizer, device=resolve_device(device), weights=weights, allow_pickle=allow_pickle)
+        checks = conformance(loaded)
         for check in checks:
             sys.stdout.write(f"{'ok  ' if check.passed else 'FAIL'} {check.name}: {check.detail}\n")
         if not all(check.passed for check in checks):
