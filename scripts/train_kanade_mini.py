@@ -5,7 +5,10 @@
 Losses, nets and optimiser are Kanade's; the loop is a plain one because a model of 2 million parameters is bound by
 kernel launches: all features lie on the GPU, crops are gathered there, and the whole step is one CUDA graph.
 Differences from the published recipe: peak learning rate and its last value, batch and crop (a far smaller model), the
-speaker vector of half the crops comes from another place of the utterance, 32 channels in the discriminator.
+speaker vector of half the crops comes from another place of the utterance, 32 channels in the discriminator. With
+`--moves` the content encoder hears most crops in another voice (pitch and formants moved together) than the one that
+the decoder must make, so that the tokens cannot carry the voice; NANSY (Choi et al. 2021) and ContentVec (Qian et al.
+2022) do the like, Kanade does not.
 """
 
 from __future__ import annotations
@@ -42,13 +45,18 @@ CONTENT = ("local_encoder", "conv_downsample", "local_quantizer", "conv_upsample
 class Crops:
     """Random crops of the training speech, drawn and gathered on the device."""
 
-    def __init__(self, speech: Speech, *, crop: int, batch: int, elsewhere: float) -> None:
-        self.speech, self.crop, self.batch, self.elsewhere = speech, crop, batch, elsewhere
+    def __init__(self, speech: Speech, *, crop: int, batch: int, elsewhere: float, moved: float) -> None:
+        self.speech, self.crop, self.batch, self.elsewhere, self.moved = speech, crop, batch, elsewhere, moved
         self.start, self.owner = speech.starts(crop)
         self.span = torch.arange(crop, device=speech.first.device)
 
-    def draw(self) -> tuple[Tensor, Tensor, Tensor]:
-        """Content features `[B, N, D]`, mel `[B, N, n_mels]`, and the mel that the speaker vector is made from."""
+    def draw(self) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """What a step sees.
+
+        Returns:
+            What the content encoder hears `[B, N, D]`, the plain content features `[B, N, D]`, the mel
+            `[B, N, n_mels]`, and the mel that the speaker vector is made from.
+        """
         device = self.start.device
         pick = torch.randint(len(self.start), (self.batch,), device=device)
         start, owner = self.start[pick], self.owner[pick]
@@ -56,7 +64,13 @@ class Crops:
         other = self.speech.first[owner] + (torch.rand(self.batch, device=device) * room).long()
         other = torch.where(torch.rand(self.batch, device=device) < self.elsewhere, other, start)
         frames, voice = start[:, None] + self.span, other[:, None] + self.span
-        return self.speech.content[frames].float(), self.speech.mel[frames].float(), self.speech.mel[voice].float()
+        plain = self.speech.content[0, frames].float()
+        heard, versions = plain, len(self.speech.content)
+        if versions > 1:
+            version = torch.randint(1, versions, (self.batch,), device=device)
+            version = torch.where(torch.rand(self.batch, device=device) < self.moved, version, 0)
+            heard = self.speech.content[version[:, None], frames].float()
+        return heard, plain, self.speech.mel[frames].float(), self.speech.mel[voice].float()
 
 
 class Trainer:
@@ -79,9 +93,9 @@ class Trainer:
         optimizer = self.optimizer(parameters)
 
         def step() -> dict[str, Tensor]:
-            features, mel, voice = self.crops.draw()
+            heard, features, mel, voice = self.crops.draw()
             with self.autocast():
-                content = self.model.encode_content(features)
+                content = self.model.encode_content(heard)
                 recovered = self.model.reconstruct_features(content.embedding)
                 made = self.model.decode_mel(content.embedding, self.model.encode_global(voice), n_samples=self.samples)
             ssl = functional.mse_loss(recovered.float(), features)
@@ -100,10 +114,10 @@ class Trainer:
         optimizers = [self.optimizer(generator), self.optimizer(judge)]
 
         def step() -> dict[str, Tensor]:
-            features, mel, voice = self.crops.draw()
+            heard, _, mel, voice = self.crops.draw()
             with self.autocast():
                 with torch.no_grad():
-                    embedding = self.model.encode_content(features).embedding
+                    embedding = self.model.encode_content(heard).embedding
                 made = self.model.decode_mel(embedding, self.model.encode_global(voice), n_samples=self.samples)
                 fake, real = made[:, None], mel.transpose(1, 2)[:, None]
                 truth = self.discriminator(real)
@@ -180,7 +194,7 @@ def validate(model: KanadeModel, speech: Speech, *, crop: int) -> dict[str, floa
     model.eval()
     fits = speech.count >= crop
     frames = speech.first[fits][:, None] + torch.arange(crop, device=speech.first.device)
-    features, mel = speech.content[frames].float(), speech.mel[frames].float()
+    features, mel = speech.content[0, frames].float(), speech.mel[frames].float()
     content = model.encode_content(features)
     recovered = model.reconstruct_features(content.embedding)
     made = model.decode_mel(content.embedding, model.encode_global(mel), n_samples=crop * model.config.mel.hop)
@@ -262,6 +276,8 @@ def main() -> None:
         "--copies", default="2,kokoro=5", help="speed-perturbed copies of each utterance, then engine=copies, ..."
     )
     parser.add_argument("--elsewhere", type=float, default=0.5, help="share of speaker vectors from another crop")
+    parser.add_argument("--moves", type=int, default=0, help="versions with a moved voice for the content encoder")
+    parser.add_argument("--moved", type=float, default=0.8, help="share of crops whose content is of such a version")
     parser.add_argument("--channels", type=int, default=32, help="of the discriminator")
     parser.add_argument("--ssl-weight", type=float, default=30.0)
     parser.add_argument("--seed", type=int, default=0)
@@ -280,7 +296,14 @@ def main() -> None:
     first, *others = options.copies.split(",")
     copies = {"": int(first)} | {name: int(number) for name, number in (part.split("=") for part in others)}
     speech, held_out = load_speech(
-        options.archive, config, whisper, copies=copies, seed=options.seed, device=device, limit=options.limit
+        options.archive,
+        config,
+        whisper,
+        copies=copies,
+        seed=options.seed,
+        device=device,
+        limit=options.limit,
+        moves=options.moves,
     )
     torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = True
     torch.backends.cudnn.benchmark = True
@@ -309,13 +332,19 @@ def main() -> None:
     done = {}
     for number, name in enumerate(("pretrain", "adversarial")):
         if options.minutes[number] or options.steps[number]:
-            crops = Crops(speech, crop=options.crop, batch=options.batch[number], elsewhere=options.elsewhere)
+            crops = Crops(
+                speech,
+                crop=options.crop,
+                batch=options.batch[number],
+                elsewhere=options.elsewhere,
+                moved=options.moved,
+            )
             trainer = Trainer(model, crops, options)
             done[name] = run_phase(name, trainer, held_out, options.minutes[number], options.rate[number], log)
     report = {key: str(value) if isinstance(value, Path) else value for key, value in vars(options).items()}
     report |= {"done_steps": done, "parameters": parameters}
     report |= {"device": torch.cuda.get_device_name() if device.type == "cuda" else "cpu"}
-    report |= {"torch": torch.__version__, "hours": len(speech.content) / 50 / 3600, "utterances": len(speech.count)}
+    report |= {"torch": torch.__version__, "hours": len(speech.mel) / 50 / 3600, "utterances": len(speech.count)}
     (options.out / "run.json").write_text(json.dumps(report, indent=1), encoding="utf-8")
 
 

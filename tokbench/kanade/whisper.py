@@ -97,14 +97,20 @@ class WhisperEncoder(nn.Module):
         count = -(-waves.shape[1] // HOP)
         # One frame alone is too short for the reflected edges of the spectrogram.
         waves = functional.pad(waves, (0, max(count, 2) * HOP - waves.shape[1]))
-        x = functional.gelu(self.conv1(whisper_log_mel(waves)))
+        hidden = self.encode_mel(whisper_log_mel(waves), layers)
+        return {layer: value[:, :count] for layer, value in hidden.items()}
+
+    def encode_mel(self, mel: Tensor, layers: Iterable[int]) -> dict[int, Tensor]:
+        """Hidden layers `[B, M / 2, dim]`, as in `forward`, of spectrograms `[B, 80, M]` of at most 3000 frames."""
+        layers = sorted(set(layers))
+        x = functional.gelu(self.conv1(mel))
         x = functional.gelu(self.conv2(x)).transpose(1, 2)
         x = x + self.positions[: x.shape[1]]
         hidden = {0: x}
         for number, block in enumerate(self.blocks[: max(layers)], start=1):
             x = block(x)
             hidden[number] = self.norm(x) if number == self.depth else x
-        return {layer: hidden[layer][:, :count] for layer in layers}
+        return {layer: hidden[layer] for layer in layers}
 
 
 def load_whisper(path: Path, *, blocks: int | None = None) -> WhisperEncoder:
