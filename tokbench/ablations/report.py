@@ -245,7 +245,9 @@ def print_report(ablation: Ablation) -> None:
             _paper(one),
             one.verdict or "",
         )
-    console = Console(soft_wrap=False)
+    console = Console()
+    if not console.is_terminal:
+        console = Console(width=140)
     console.print(table)
     for one in ablation.metrics:
         if one.verdict is not None:

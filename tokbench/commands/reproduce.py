@@ -107,7 +107,7 @@ def run(
     grid = find_grid(name)
     if profile not in grid.profiles:
         raise UserError(f"has no profile '{profile}'", where=grid.name, hint=f"There are {', '.join(grid.profiles)}")
-    chosen: ProfileName = profile  # type: ignore[assignment]
+    chosen: ProfileName = profile
     size = grid.profiles[chosen]
     kind = _device(device, needs_gpu=size.gpu, profile=profile)
     if seeds is not None:

@@ -67,6 +67,8 @@ def train(
         callbacks=make_callbacks(folder),
         progress=progress_line(chosen.name),
     )
+    if not trained.leader:
+        return
     state = "" if trained.complete else f" of {chosen.batches}; go on with --resume"
     sys.stdout.write(f"{trained.folder}: {trained.batches} batches{state}, exported to {trained.folder / 'export'}\n")
 

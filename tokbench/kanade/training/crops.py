@@ -72,7 +72,7 @@ def utterance_samples(utterance: Utterance, rate: int) -> int:
         raise AudioError(f"not readable as audio ({error})", where=str(utterance.path)) from error
     if info.frames == 0:
         raise AudioError("has no samples", where=str(utterance.path))
-    return math.ceil(info.frames * rate / info.samplerate)
+    return math.ceil(int(info.frames) * rate / int(info.samplerate))
 
 
 def peak_normalize(wave: np.ndarray[Any, np.dtype[np.float32]]) -> np.ndarray[Any, np.dtype[np.float32]]:

@@ -59,7 +59,7 @@ class CropData(LightningDataModule):
     ) -> None:
         super().__init__()
         self.recipe, self.parts, self.store = recipe, parts, store
-        self.name = dataset.name
+        self.corpus = dataset.name
         if validation is None:
             train, held = split_speakers(dataset, recipe.data.held_out_speakers, seed=recipe.seed)
         else:
@@ -93,7 +93,7 @@ class CropData(LightningDataModule):
         hop = round(data.hop_seconds * rate) if train else size
         common: dict[str, Any] = {"random": data.random_crops and train, "seed": self.recipe.seed}
         lengths = [utterance_samples(u, rate) for u in utterances]
-        crops = list_crops(lengths, size=size, hop=hop, name=self.name)
+        crops = list_crops(lengths, size=size, hop=hop, name=self.corpus)
         if data.features == "stored":
             stored = store_utterances(
                 utterances, self.parts, normalize=data.normalize_over == "utterance", store=self.store

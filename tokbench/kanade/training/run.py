@@ -50,12 +50,14 @@ class Trained:
         batches: generator updates in all.
         seconds: of this call, without those of calls before it.
         complete: False where the time was up before the recipe's batches.
+        leader: whether this is the first of several processes, which alone has written anything.
     """
 
     folder: Path
     batches: int
     seconds: float
     complete: bool
+    leader: bool = True
 
 
 def load_parts(recipe: Recipe, *, device: str) -> Parts:
@@ -159,7 +161,10 @@ def train(
     if trainer.is_global_zero:
         parts.export(module.model, output / EXPORT)
         _summarise(output, recipe, module, dataset, kind, time.perf_counter() - began)
-    return Trained(output, module.batches_done, time.perf_counter() - began, module.batches_done >= recipe.batches)
+    done = module.batches_done
+    return Trained(
+        output, done, time.perf_counter() - began, done >= recipe.batches, leader=bool(trainer.is_global_zero)
+    )
 
 
 def _summarise(
@@ -249,7 +254,7 @@ def uses_bf16(precision: str, device: str) -> bool:
     if precision != "auto":
         return precision == "bf16"
     if device == "cuda":
-        return torch.cuda.is_bf16_supported(including_emulation=False)
+        return bool(torch.cuda.is_bf16_supported(including_emulation=False))
     return bool(torch.backends.cpu.get_cpu_capability().startswith("AVX512")) and "avx512_bf16" in _cpu_flags()
 
 

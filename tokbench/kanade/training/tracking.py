@@ -96,7 +96,8 @@ class Pictures(Callback):
             for index in range(len(made)):
                 _picture(place / f"{index}.png", inputs.mel[index].cpu().numpy(), made[index].cpu().numpy())
             self._listen(place, pl_module, inputs.mel, made)
-            for logger in trainer.loggers:
+            loggers: list[Any] = trainer.loggers
+            for logger in loggers:
                 logger.experiment.log_artifacts(logger.run_id, str(place), f"{SAMPLES}/{place.name}")
         except Exception as error:  # noqa: BLE001 - a picture is not worth a training run
             _log.warning("no pictures of batch %d (%s)", pl_module.batches_done, " ".join(str(error).split())[:200])
