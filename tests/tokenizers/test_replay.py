@@ -200,3 +200,21 @@ def test_what_is_no_replay(tmp_path: Path) -> None:
     (tmp_path / "manifest.json").write_text("{")
     with pytest.raises(CardError, match="is not JSON"):
         load_replay(str(tmp_path))
+
+
+def test_an_npz_of_ones_own_declares_padding_and_side_information(tmp_path: Path) -> None:
+    (tmp_path / "card.yaml").write_text(
+        "name: mine\nsummary: Mine.\ncapabilities: [discrete]\n"
+        'streams: [{name: q0, rate_hz: "25/2", vocab: 16}]\ninput_rate: 24000\nlicence: private\n'
+    )
+    codes = np.arange(10)
+    np.savez(tmp_path / "a.npz", q0=codes, n_samples=19000, n_samples_coded=19200, side_info_bits=32)
+    found = load_replay(str(tmp_path)).encoded("a")
+    assert (found.n_samples, found.n_samples_coded, found.side_info_bits) == (19000, 19200, 32)
+    np.savez(tmp_path / "a.npz", q0=codes, n_samples=19000)
+    found = load_replay(str(tmp_path)).encoded("a")
+    assert (found.n_samples_coded, found.side_info_bits) == (None, 0)
+    for wrong in ({"n_samples_coded": 18000}, {"side_info_bits": -1}, {"side_info_bits": 1.5}):
+        np.savez(tmp_path / "a.npz", q0=codes, n_samples=19000, **wrong)
+        with pytest.raises(TokensError, match=r"n_samples_coded|side_info_bits"):
+            load_replay(str(tmp_path)).encoded("a")

@@ -315,13 +315,27 @@ def _read_tokens(path: Path, card: TokenizerCard) -> Encoded:
     if "n_samples" not in arrays or arrays["n_samples"].size != 1:
         raise TokensError(f"needs 'n_samples', the utterance's length in samples at {card.input_rate} Hz")
     n_samples = int(arrays.pop("n_samples").item())
+    coded, side_info = (_optional(arrays, name) for name in ("n_samples_coded", "side_info_bits"))
+    if (coded is not None and coded < n_samples) or (side_info or 0) < 0:
+        raise TokensError("'n_samples_coded' must be at least 'n_samples', and 'side_info_bits' at least 0")
     globals_ = {spec.name for spec in card.globals}
     streams = {key: value for key, value in arrays.items() if key not in globals_}
     return Encoded(
         {key: value.astype(np.int64 if value.dtype.kind in "iu" else np.float32) for key, value in streams.items()},
         n_samples=n_samples,
         globals={key: arrays[key].astype(np.float32) for key in globals_ & set(arrays)},
+        n_samples_coded=coded,
+        side_info_bits=side_info or 0,
     )
+
+
+def _optional(arrays: dict[str, Any], name: str) -> int | None:
+    if name not in arrays:
+        return None
+    value = arrays.pop(name)
+    if value.size != 1 or value.dtype.kind not in "iu":
+        raise TokensError(f"'{name}' must be one integer, is {value.dtype} {value.shape}")
+    return int(value.item())
 
 
 def _float_wav(wave: Wave, card: TokenizerCard) -> bytes:

@@ -7,6 +7,7 @@ computed is what `nets` says, and tests hold the two together.
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import cast
 
 import numpy as np
@@ -17,7 +18,18 @@ from torch.nn import functional
 
 from tokbench.codecs.nanocodec import kernels
 from tokbench.codecs.nanocodec.config import Activation, NanoCodecConfig, PadMode
-from tokbench.codecs.nanocodec.nets import LEAK, Act, Conv, Decoder, Encoder, HalfSnake, ResidualLayer, Upsample
+from tokbench.codecs.nanocodec.nets import (
+    LEAK,
+    Act,
+    Conv,
+    Decoder,
+    Encoder,
+    HalfSnake,
+    ResidualBlock,
+    ResidualBranch,
+    ResidualLayer,
+    Upsample,
+)
 from tokbench.codecs.snake import Snake
 
 __all__ = ["ChannelsLast", "knows"]
@@ -79,10 +91,10 @@ class ChannelsLast:
 
     def _residual(self, layer: ResidualLayer, x: Tensor) -> Tensor:
         total: Tensor | None = None
-        for branch in layer.res_blocks:
+        for branch in cast(Iterable[ResidualBranch], layer.res_blocks):
             # The residual sum waits for the next activation, which reads both parts anyway.
             before, made = x, None
-            for block in branch.res_blocks:
+            for block in cast(Iterable[ResidualBlock], branch.res_blocks):
                 if made is None:
                     hidden = self._step(block.input_activation, before, block.input_conv)
                 else:

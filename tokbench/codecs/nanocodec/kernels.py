@@ -1,3 +1,4 @@
+# mypy: disable-error-code="untyped-decorator"
 """Passes over memory that torch would make several times: activations and the grouped upsampling, time first.
 
 Numba compiles them for the machine's vectors. Arrays are flat, float32, channels fastest.

@@ -16,7 +16,19 @@ from torch.nn import functional
 from tokbench.codecs.nanocodec.config import Activation, DecoderConfig, EncoderConfig, PadMode
 from tokbench.codecs.snake import Snake
 
-__all__ = ["LEAK", "Act", "Conv", "Decoder", "Encoder", "HalfSnake", "ResidualLayer", "Upsample", "mask"]
+__all__ = [
+    "LEAK",
+    "Act",
+    "Conv",
+    "Decoder",
+    "Encoder",
+    "HalfSnake",
+    "ResidualBlock",
+    "ResidualBranch",
+    "ResidualLayer",
+    "Upsample",
+    "mask",
+]
 
 LEAK = 0.01
 """Slope of the leaky ReLU."""
