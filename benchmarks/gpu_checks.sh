@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# Everything that needs a CUDA device, in about two minutes: parity and attention tests of Kanade, the ABX engine beside
-# the CPU's, real-time factors in full size, and the ABX engine's time.
+# Everything that needs a CUDA device, in a few minutes: parity and attention tests of Kanade, the ABX engine beside the
+# CPU's, real-time factors in full size, the ABX engine's time; the probes' attention, training, and speed beside Llama.
 #
 #   bash benchmarks/gpu_checks.sh            # in a checkout; TOKBENCH_SHARED names the parity fixtures
 #
@@ -21,4 +21,6 @@ run "$python" -m pytest -m cuda tests/kanade/test_cuda.py tests/abx/test_cuda.py
 run "$python" benchmarks/kanade.py --device cuda --seconds 3 10 30 600
 run "$python" benchmarks/abx.py --items 3500 20000 --repeats 1 --device cpu
 run "$python" benchmarks/abx.py --items 3500 20000 --repeats 1 --device cuda
+run "$python" -m pytest -m cuda tests/probes -q -s -rs -p no:cacheprovider
+run "$python" benchmarks/token_model.py --device cuda
 exit $failed
