@@ -205,7 +205,7 @@ def test_the_child_ends_with_its_parent(tmp_path: Path) -> None:
         "import sys, os; sys.path[:0] = sys.argv[1].split(os.pathsep)\n"
         "from test_worker import card, IsolatedTokenizer\n"
         "one = IsolatedTokenizer(card())\n"
-        "print(one.worker._child._process.pid, flush=True)\n"
+        "print(one.worker._child._process.pid, one.worker._child.folder, flush=True)\n"
         "os.kill(os.getpid(), 9)\n"
     )
     here = Path(__file__).parent
@@ -215,7 +215,7 @@ def test_the_child_ends_with_its_parent(tmp_path: Path) -> None:
         text=True,
         check=False,
     )
-    pid = int(done.stdout.strip() or pytest.fail(done.stderr))
+    pid, folder = done.stdout.split() or pytest.fail(done.stderr)
     deadline = time.monotonic() + 10
     while Path(f"/proc/{pid}").exists() and time.monotonic() < deadline:
         if "Z" in Path(f"/proc/{pid}/stat").read_text().split(")")[-1].split()[0]:
@@ -223,6 +223,7 @@ def test_the_child_ends_with_its_parent(tmp_path: Path) -> None:
         time.sleep(0.05)
     else:
         assert not Path(f"/proc/{pid}").exists()
+    assert not Path(folder).exists()
 
 
 def test_closing_leaves_nothing_behind() -> None:

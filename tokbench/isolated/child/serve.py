@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib.util
 import os
 import platform
+import shutil
 import sys
 import threading
 import time
@@ -21,8 +22,9 @@ __all__ = ["serve"]
 class _Replies:
     """The pipe to the parent, shared by the main thread and the heartbeats."""
 
-    def __init__(self, descriptor: int) -> None:
+    def __init__(self, descriptor: int, folder: str) -> None:
         self._descriptor = descriptor
+        self._folder = folder
         self._lock = threading.Lock()
 
     def send(self, message: dict[str, Any]) -> None:
@@ -32,7 +34,9 @@ class _Replies:
                 while line:
                     line = line[os.write(self._descriptor, line) :]
             except OSError:
-                os._exit(0)  # the parent is gone, and so is whoever wanted the answer
+                # The parent is gone, and so is whoever wanted the answer or would have tidied up.
+                shutil.rmtree(self._folder, ignore_errors=True)
+                os._exit(0)
 
 
 def serve(requests: int, replies: int, folder: str) -> None:
@@ -44,14 +48,12 @@ def serve(requests: int, replies: int, folder: str) -> None:
     """
     for descriptor in (requests, replies):
         os.set_inheritable(descriptor, False)  # noqa: FBT003
-    out = _Replies(replies)
+    out = _Replies(replies, folder)
     backend: Any = None
     for line in _lines(requests):
         message = unpack_message(line)
         request = message["id"]
         try:
-            if message["op"] == "stop":
-                return
             if message["op"] == "load":
                 _beat(out, float(message["beat_s"]))
                 _check_protocol(message)
@@ -74,6 +76,8 @@ def serve(requests: int, replies: int, folder: str) -> None:
             last = str(error).strip().splitlines() or [""]
             what = f"{type(error).__name__}: {last[0]}"
             out.send({"id": request, "error": {"kind": "failed", "what": what, "where": None, "hint": None}})
+
+    shutil.rmtree(folder, ignore_errors=True)
 
 
 def _lines(descriptor: int) -> Iterator[bytes]:
