@@ -90,8 +90,13 @@ def test_the_rule_that_chooses_a_layout():
     folded = choose_layout([StreamSpec("bytes", "codes", Fraction(750), 256)], most_steps=100)
     assert (folded.pattern, len(folded.slots), folded.steps_per_second) == ("delay", 8, 93.75)
     assert "delayed columns" in folded.describe()
+    stacked = choose_layout(stack(4, 4, rate="75"), most_steps=60)
+    assert (stacked.pattern, stacked.steps_per_second) == ("delay", 37.5)
+    assert [(s.stream, s.place) for s in stacked.slots] == [("q0", 0), ("q1", 0), ("q0", 1), ("q1", 1)]
     with pytest.raises(NotApplicable, match="64"):
-        choose_layout([StreamSpec("pcm", "codes", Fraction(16000), 65536)], most_steps=100)
+        choose_layout([StreamSpec("bits", "codes", Fraction(16000), 2)], most_steps=100)
+    with pytest.raises(NotApplicable, match="samples, 16000 a second"):
+        choose_layout([StreamSpec("pcm", "codes", Fraction(16000), 65536, role="waveform")], most_steps=400)
     with pytest.raises(NotApplicable, match="continuous"):
         choose_layout([StreamSpec("z", "latent", Fraction(25), dim=8)], most_steps=100)
 

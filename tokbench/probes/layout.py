@@ -87,7 +87,7 @@ class Layout:
             pattern: see the module.
             text: number of text symbols.
             longest_run: 0 for no de-duplication.
-            fold: for a single fast stream, how many of its codes make a frame.
+            fold: how many frames of the common rate make one.
 
         Raises:
             NotApplicable: there are no codes, or the rates have no common frame of at most 64 ids.
@@ -236,21 +236,21 @@ class Layout:
 def choose_layout(streams: Sequence[StreamSpec], *, most_steps: float, text: int = 0, longest_run: int = 0) -> Layout:
     """Interleaved where that makes at most `most_steps` steps a second, else in delayed columns.
 
-    A single stream that is faster still is folded: as many of its codes make a frame as bring it below.
+    Frames that are faster still are folded: as many of them make a frame as bring it below.
 
     Raises:
-        NotApplicable: as `Layout.of`, or no layout is slow enough.
+        NotApplicable: as `Layout.of`; or the tokens are samples.
     """
+    waves = [s for s in streams if s.role == "waveform"]
+    if waves:
+        raise NotApplicable(
+            f"its tokens are samples, {float(waves[0].rate_hz):g} a second: nothing to model but a wave"
+        )
     plain = Layout.of(streams, text=text, longest_run=longest_run)
     if plain.steps_per_second <= most_steps:
         return plain
-    fold = max(1, math.ceil(float(plain.frame_rate) / most_steps)) if len(streams) == 1 else 1
-    delayed = Layout.of(streams, pattern="delay", text=text, longest_run=longest_run, fold=fold)
-    if delayed.steps_per_second > most_steps:
-        raise NotApplicable(
-            f"its {delayed.steps_per_second:g} frames a second are more than the {most_steps:g} that the budget allows"
-        )
-    return delayed
+    fold = max(1, math.ceil(float(plain.frame_rate) / most_steps))
+    return Layout.of(streams, pattern="delay", text=text, longest_run=longest_run, fold=fold)
 
 
 def _common(streams: Sequence[StreamSpec]) -> Fraction:
