@@ -8,7 +8,8 @@
 The real Lightning module, data module and trainer run the 25 Hz recipe on a corpus of noise that is written first.
 WavLM has random weights (time does not depend on them), every step runs it, and audio is read from files by workers, as
 in training. The wait is the time between the end of a step, the GPU idle, and the next batch at hand.
-Needs torch, lightning, transformers, pydantic, numpy, soundfile; no network.
+Needs torch, lightning, transformers, pydantic and numpy; no network. Where soundfile is not installed, the standard
+library reads the files.
 """
 
 from __future__ import annotations
@@ -31,14 +32,15 @@ import torch
 from lightning.pytorch import Callback, Trainer
 
 from tokbench.data.dataset import Dataset, Utterance
+from tokbench.kanade.training import crops, data
 from tokbench.kanade.training.data import CropData
 from tokbench.kanade.training.module import KanadeTraining
 from tokbench.kanade.training.recipe import Recipe, load_recipe
 from tokbench.kanade.training.released import ReleasedParts
 from tokbench.kanade.training.run import quiet_lightning
-from tokbench.registry import package_folder
 
 RATE = 24000
+RECIPES = Path(__file__).resolve().parents[1] / "reproduce" / "kanade"
 NETS = ("local_encoder", "feature_decoder", "mel_prenet", "mel_decoder")
 
 
@@ -57,6 +59,9 @@ def main() -> None:
     cuda = device == "cuda"
     batch, steps = args.batch or (32 if cuda else 2), args.steps or (8 if cuda else 2)
     name = torch.cuda.get_device_name() if cuda else "cpu"
+    if find_spec("soundfile") is None:
+        crops._read_part = read_by_standard_library
+        crops.utterance_samples = data.utterance_samples = lambda *_: 20 * RATE
     print(f"kanade-25hz, batches of {batch} x 5.76 s, {'bf16' if cuda else 'fp32'}, {name}, torch {torch.__version__}")
     print(f"{'phase':6} {'attention':22} {'s/step':>8} {'s audio/s':>10} {'memory GB':>10} {'waiting':>8}")
     rows: list[dict[str, Any]] = []
@@ -98,7 +103,7 @@ def cases(*, cuda: bool, gan: bool) -> list[tuple[str, str, float]]:
 
 
 def make_recipe(phase: str, backend: str, dropout: float, *, batch: int, workers: int, cuda: bool) -> Recipe:
-    path = package_folder("reproduce") / "kanade" / f"25hz_{'pretrain' if phase == '1' else 'gan'}.yaml"
+    path = RECIPES / f"25hz_{'pretrain' if phase == '1' else 'gan'}.yaml"
     nets = {f"model.overrides.{net}.dropout": dropout for net in NETS}
     settings = {
         "attention": backend,
@@ -124,6 +129,14 @@ def noise(folder: Path, *, files: int) -> Dataset:
             file.writeframes(rng.integers(-8000, 8000, 20 * RATE, dtype=np.int16).tobytes())
         utterances.append(Utterance(path.stem, path, f"s{number % 8}"))
     return Dataset("noise", tuple(utterances))
+
+
+def read_by_standard_library(utterance: Utterance, start: int, size: int, rate: int) -> np.ndarray[Any, Any]:  # noqa: ARG001
+    """What `crops._read_part` does, for 16-bit files at the model's rate."""
+    with wave.open(str(utterance.path)) as file:
+        file.setpos(start)
+        samples = np.frombuffer(file.readframes(size), np.int16)
+    return samples.astype(np.float32) / 32768
 
 
 class Clock(Callback):
