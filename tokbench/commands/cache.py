@@ -71,7 +71,8 @@ def gc(
         str | None, typer.Option("--max-size", help="Keep the most recent up to this size: 500M, 20G.")
     ] = None,
     stage: Annotated[
-        str | None, typer.Option("--stage", help="Only this stage: encode, decode, judge, score, estimate.")
+        str | None,
+        typer.Option("--stage", help="Only this stage: encode, decode, judge, train, checkpoint, score, estimate."),
     ] = None,
 ) -> None:
     """Make room; without options, only leftovers of killed writers and damaged files go."""

@@ -130,9 +130,7 @@ class Reader(nn.Module):
         mixed = self.norm(self._mix([self._enter(k, one) for k, one in enumerate(frames)]))
         mixed = self.drop(mixed)
         if self.shape.encoder == "bilstm":
-            count = torch.tensor(lengths)
-            packed = nn.utils.rnn.pack_padded_sequence(mixed, count, batch_first=True, enforce_sorted=False)
-            coded, _ = nn.utils.rnn.pad_packed_sequence(self.encoder(packed)[0], batch_first=True)
+            coded = self.encoder(mixed, torch.tensor(lengths, device=mixed.device))
         else:
             coded, _ = self.encoder(mixed, torch.tensor(lengths, device=mixed.device))
         return self.out(self.drop(coded)).float().log_softmax(-1)  # type: ignore[no-any-return]
@@ -175,10 +173,35 @@ class Reader(nn.Module):
         return mixed
 
 
+class BiLSTM(nn.Module):
+    """Bidirectional LSTM over padded utterances, each as if it were alone.
+
+    The second direction reads every utterance from its own last frame, so that padding comes after speech in both.
+    Packed sequences do the same, in four times the time on the CPU.
+    """
+
+    def __init__(self, width: int, hidden: int, layers: int, dropout: float) -> None:
+        super().__init__()
+        sizes = [width] + [2 * hidden] * (layers - 1)
+        self.forwards = nn.ModuleList(nn.LSTM(size, hidden, batch_first=True) for size in sizes)
+        self.backwards = nn.ModuleList(nn.LSTM(size, hidden, batch_first=True) for size in sizes)
+        self.drop = nn.Dropout(dropout)
+
+    def forward(self, frames: torch.Tensor, lengths: torch.Tensor) -> torch.Tensor:
+        """Float32 `[B, T, width]` and lengths int64 `[B]` -> `[B, T, 2 hidden]`; padding holds nothing of use."""
+        times = torch.arange(frames.shape[1], device=frames.device)[None]
+        mirrored = torch.where(times < lengths[:, None], lengths[:, None] - 1 - times, times)[..., None]
+        for place, (onward, backward) in enumerate(zip(self.forwards, self.backwards, strict=True)):
+            given = self.drop(frames) if place else frames
+            ahead, _ = onward(given)
+            behind, _ = backward(given.gather(1, mirrored.expand_as(given)))
+            frames = torch.cat([ahead, behind.gather(1, mirrored.expand_as(behind))], dim=2)
+        return frames
+
+
 def _encoder(shape: Shape) -> nn.Module:
-    between = shape.dropout if shape.layers > 1 else 0.0
     if shape.encoder == "bilstm":
-        return nn.LSTM(shape.width, shape.hidden, shape.layers, batch_first=True, bidirectional=True, dropout=between)
+        return BiLSTM(shape.width, shape.hidden, shape.layers, shape.dropout)
     from torchaudio.models import Conformer
 
     made: nn.Module = Conformer(
