@@ -92,7 +92,7 @@ def decode_again(tokenizer: Tokenizer, encoded: Encoded) -> Wave:
     return load_tokenizer(tokenizer.card, weights=tokenizer.weights).decode([again])[0]
 
 
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", [name for name in NAMES if name != "dac-24khz-4"])
 def test_the_contract(name: str, toy: Callable[[str], tuple[Any, Path]], monkeypatch: pytest.MonkeyPatch) -> None:
     tokenizer = load(name, toy(name)[1])
     if name == "mimi-8":

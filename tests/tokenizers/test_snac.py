@@ -52,11 +52,11 @@ def save(name: str, folder: Path) -> Path:
 @pytest.mark.parametrize("name", ["snac-24khz", "snac-44khz"])
 def test_the_contract(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     tokenizer = load_tokenizer(name, weights=save(name, tmp_path))
-    if name != "snac-24khz":
-        monkeypatch.setattr(
-            "tokbench.tokenizers.conformance.decode_elsewhere",
-            lambda own, item: load_tokenizer(name, weights=own.weights).decode([item])[0],
-        )
+    # A new process for every family takes too long; Mimi's goes through one.
+    monkeypatch.setattr(
+        "tokbench.tokenizers.conformance.decode_elsewhere",
+        lambda own, item: load_tokenizer(name, weights=own.weights).decode([item])[0],
+    )
     checks = conformance(tokenizer, long_seconds=LONG_SECONDS[:1])
     assert [f"{check.name}: {check.detail}" for check in checks if not check.passed] == []
 
