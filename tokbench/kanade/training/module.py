@@ -130,21 +130,22 @@ class KanadeTraining(LightningModule):
         else:
             with torch.autocast(content.device.type, enabled=False):
                 mel = self.parts.log_mel(batch["wave"])  # the target is exact; the published one is rounded to bfloat16
-        masks = self.recipe.data.masks
-        frames = self._content_lengths(lengths, content.shape[1]) if masks else None
+        counts = lengths.tolist()
+        masks = self.recipe.data.masks and min(counts) < n_samples  # a batch of whole crops needs none
+        frames = self._content_lengths(counts, content) if masks else None
         if self.recipe.data.normalize_over == "crop":
             content = normalize_over(content, None if frames is None else real_frames(frames, content.shape[1]))
         speaker_frames = mel_lengths = None
         if masks:
             hop = self.parts.speaker_hop
             speaker_frames = ((lengths + hop - 1) // hop).clamp(max=speaker.shape[1])
-            mel_lengths = torch.tensor([mel_frames(int(n), config.mel) for n in lengths.tolist()], device=mel.device)
+            mel_lengths = torch.tensor([mel_frames(int(n), config.mel) for n in counts], device=mel.device)
             mel_lengths = mel_lengths.clamp(min=1, max=mel.shape[2])
         return Inputs(content.float(), speaker.float(), mel, n_samples, frames, speaker_frames, mel_lengths)
 
-    def _content_lengths(self, n_samples: Tensor, frames: int) -> Tensor:
-        counts = [self.parts.content_frames(int(n)) for n in n_samples.tolist()]
-        return torch.tensor(counts, device=n_samples.device).clamp(max=frames)
+    def _content_lengths(self, n_samples: list[int], content: Tensor) -> Tensor:
+        counts = [self.parts.content_frames(n) for n in n_samples]
+        return torch.tensor(counts, device=content.device).clamp(max=content.shape[1])
 
     # Nets
 

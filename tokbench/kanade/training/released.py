@@ -93,7 +93,9 @@ class ReleasedParts(Parts):
     def export(self, model: KanadeModel, folder: Path) -> None:
         """As `Parts.export`; WavLM and vocoder of a local weights folder are linked, so that the export is complete."""
         super().export(model, folder)
-        for name in () if self.folder is None else (WAVLM.folder, VOCODERS[self.config.vocoder].folder, "hift.pt"):
+        if self.folder is None:
+            return
+        for name in (WAVLM.folder, VOCODERS[self.config.vocoder].folder, "hift.pt"):
             there, link = self.folder.absolute() / name, folder / name
             if there.exists() and not link.exists():
                 link.symlink_to(there)

@@ -37,7 +37,7 @@ def make_loggers(recipe: Recipe, folder: Path, uri: str | None) -> list[Any]:
 
         os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
         os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "1")
-        for name in ("mlflow", "alembic"):
+        for name in ("mlflow", "alembic", "lightning.pytorch.loggers.mlflow"):
             logging.getLogger(name).setLevel(logging.ERROR)
         known = folder / _RUN
         run_id = known.read_text(encoding="utf-8").strip() if known.is_file() else None
