@@ -54,6 +54,7 @@ def test_size_and_shape(corpus: Dataset) -> None:
 def test_splits_are_apart() -> None:
     train, test, heldout = (load_mini_en(split).utterances for split in ("train", "test", "heldout"))
     assert len(train) + len(test) + len(heldout) == len(load_mini_en("all"))
+    assert {u.id for u in load_mini_en("unseen").utterances} == {u.id for u in (*test, *heldout)}
     assert not {u.text for u in train} & {u.text for u in test}
     assert not {u.text for u in heldout} & {u.text for u in test}
     assert 44 <= len(test) <= 52

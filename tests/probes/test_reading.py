@@ -12,7 +12,7 @@ import torch
 from tokbench.errors import DatasetError, NotApplicable, TrainingError
 from tokbench.metrics.wer import word_errors
 from tokbench.probes.frames import Clock
-from tokbench.probes.reader import Reader, Shape, code_width
+from tokbench.probes.reader import BiLSTM, Reader, Shape, code_width
 from tokbench.probes.reading import latent_statistics, lessons, make_reader, read, train_reader
 from tokbench.probes.units import Units, spoken
 from tokbench.store.store import Store
@@ -193,3 +193,20 @@ def test_units_are_those_of_the_training_texts() -> None:
         Units.fit(texts, 5, where="toy")
     with pytest.raises(DatasetError, match="has no characters"):
         Units.fit(["", ""], 5, where="toy")
+
+
+def test_both_directions_are_those_of_packed_sequences() -> None:
+    torch.manual_seed(0)
+    ours = BiLSTM(5, 4, 2, 0.0)
+    theirs = torch.nn.LSTM(5, 4, 2, batch_first=True, bidirectional=True)
+    with torch.no_grad():
+        for layer in range(2):
+            for suffix, half in (("", ours.forwards[layer]), ("_reverse", ours.backwards[layer])):
+                for name in ("weight_ih", "weight_hh", "bias_ih", "bias_hh"):
+                    getattr(theirs, f"{name}_l{layer}{suffix}").copy_(getattr(half, f"{name}_l0"))
+    frames, lengths = torch.randn(3, 7, 5), torch.tensor([7, 2, 5])
+    packed = torch.nn.utils.rnn.pack_padded_sequence(frames, lengths, batch_first=True, enforce_sorted=False)
+    expected, _ = torch.nn.utils.rnn.pad_packed_sequence(theirs(packed)[0], batch_first=True)
+    made = ours(frames, lengths)
+    for row, length in enumerate(lengths):
+        torch.testing.assert_close(made[row, :length], expected[row, :length])

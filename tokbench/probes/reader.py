@@ -20,7 +20,7 @@ from torch.nn import functional as F  # noqa: N812 - as torch is written everywh
 from tokbench.errors import NotApplicable
 from tokbench.probes.frames import Clock
 
-__all__ = ["Reader", "Shape", "code_width"]
+__all__ = ["BiLSTM", "Reader", "Shape", "code_width"]
 
 _NARROWEST = 4  # values that stand for a code, at least
 
