@@ -180,7 +180,7 @@ def released_yaml(config: KanadeConfig) -> str:
 
     mel = config.mel
     ssl = next(name for name, ours in _SSL.items() if ours == config.ssl)
-    own = {"global_input": config.global_input} if config.global_input != "ssl" else {}
+    own: dict[str, str] = {"global_input": config.global_input} if config.global_input != "ssl" else {}
     own |= {"mel_style": mel.style} if mel.style not in ("vocos", "hift") else {}
     nets: dict[str, Any] = {
         "ssl_feature_extractor": part(

@@ -90,7 +90,7 @@ class WhisperEncoder(nn.Module):
             Layer -> `[B, ceil(n / 320), dim]`.
         """
         wanted = sorted(set(layers))
-        chunks = [self._encode(chunk, wanted) for chunk in waves.split(CHUNK, dim=1)]
+        chunks = [self._encode(chunk, wanted) for chunk in torch.split(waves, CHUNK, dim=1)]
         return {layer: torch.cat([chunk[layer] for chunk in chunks], dim=1) for layer in wanted}
 
     def _encode(self, waves: Tensor, layers: list[int]) -> dict[int, Tensor]:
