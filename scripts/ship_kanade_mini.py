@@ -1,8 +1,8 @@
 """Put a trained kanade-mini into the package: released layout, what it was trained on, how, and its losses.
 
-    python scripts/ship_kanade_mini.py RUN --archive corpus.tar --commit HASH
+    python scripts/ship_kanade_mini.py RUN [RUN ...] --archive corpus.tar --commits HASH [HASH ...]
 
-RUN is the folder that `train_kanade_mini.py` wrote. `training.json` counts the corpus by engine and voice, and the
+RUN is a folder that `train_kanade_mini.py` wrote. `training.json` counts the corpus by engine and voice, and the
 script refuses a corpus with an evaluated voice or sentence of mini-en.
 """
 
@@ -13,7 +13,6 @@ import csv
 import hashlib
 import io
 import json
-import shutil
 import tarfile
 from collections import Counter, defaultdict
 from pathlib import Path
@@ -88,24 +87,43 @@ def mixtures(speakers: dict[str, str]) -> dict[str, Any]:
     return {"mixtures of voice vectors": dict(sorted(parts.items()))}
 
 
+def settings(run: Path, commit: str) -> dict[str, Any]:
+    """Commit, options, hardware and steps of a run; of paths, only the name of the weights that it began with."""
+    report = json.loads((run / "run.json").read_text(encoding="utf-8"))
+    start = {"start": Path(report["start"]).name} if report["start"] else {}
+    return {"commit": commit} | {k: v for k, v in report.items() if k not in ("archive", "whisper", "out")} | start
+
+
+def losses(runs: list[Path]) -> str:
+    """All runs' losses in one table."""
+    rows = []
+    for number, run in enumerate(runs):
+        with (run / "losses.csv").open(encoding="utf-8", newline="") as file:
+            rows += [{"run": str(number)} | row for row in csv.DictReader(file)]
+    text = io.StringIO()
+    writer = csv.DictWriter(text, list(dict.fromkeys(key for row in rows for key in row)), lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(rows)
+    return text.getvalue()
+
+
 def main() -> None:
     """Parse the command line, write the folder."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n", 1)[0])
-    parser.add_argument("run", type=Path, help="folder of train_kanade_mini.py")
+    parser.add_argument("runs", type=Path, nargs="+", help="folders of train_kanade_mini.py; each began with the last")
     parser.add_argument("--archive", type=Path, required=True, help="the corpus that it was trained on")
-    parser.add_argument("--phase", choices=["pretrain", "adversarial"], default="adversarial")
-    parser.add_argument("--commit", required=True, help="of the training script")
+    parser.add_argument("--phase", choices=["pretrain", "adversarial"], default="adversarial", help="of the last run")
+    parser.add_argument("--commits", nargs="+", required=True, help="of the training script, by run")
     parser.add_argument("--out", type=Path, default=FOLDER)
     options = parser.parse_args()
-    report = json.loads((options.run / "run.json").read_text(encoding="utf-8"))
-    settings = {key: value for key, value in report.items() if key not in ("archive", "whisper", "out", "start")}
+    runs = [settings(run, commit) for run, commit in zip(options.runs, options.commits, strict=True)]
     model = KanadeModel(KANADE_MINI, feature_decoder=True)
-    model.load_state_dict(load_file(options.run / f"{options.phase}.safetensors"))
-    record = {"script": "scripts/train_kanade_mini.py", "commit": options.commit, "phase": options.phase}
-    record |= settings | {"corpus": corpus(options.archive)}
+    model.load_state_dict(load_file(options.runs[-1] / f"{options.phase}.safetensors"))
+    record = {"script": "scripts/train_kanade_mini.py", "shipped": f"{options.phase} of the last run", "runs": runs}
     export_released(model, options.out)
+    record["corpus"] = corpus(options.archive)
     (options.out / "training.json").write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
-    shutil.copyfile(options.run / "losses.csv", options.out / "losses.csv")
+    (options.out / "losses.csv").write_text(losses(options.runs), encoding="utf-8")
     for path in options.out.iterdir():
         path.chmod(0o644)
         print(f"{path.name}: {path.stat().st_size} bytes, {hashlib.sha256(path.read_bytes()).hexdigest()}")

@@ -50,9 +50,12 @@ def test_the_package_holds_what_the_card_says() -> None:
 
 def test_its_record_tells_how_it_was_trained() -> None:
     record = json.loads((SHIPPED / "training.json").read_text(encoding="utf-8"))
-    assert record["seed"] == 0
-    assert record["parameters"] <= 2_000_000
-    assert all(record["commit"] and record["device"] and steps for steps in record["done_steps"].values())
+    for run in record["runs"]:
+        assert run["parameters"] <= 2_000_000
+        assert isinstance(run["seed"], int)
+        assert run["commit"]
+        assert run["device"]
+        assert all(run["done_steps"].values())
     kokoro = record["corpus"]["engines"]["kokoro"]
     assert not {"kore", "emma", "joe"} & set(kokoro["voices"])
     assert not {"af_kore", "bf_emma"} & set(kokoro["mixtures of voice vectors"])
