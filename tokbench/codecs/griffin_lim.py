@@ -1,6 +1,7 @@
 """A vocoder without weights: mel to linear magnitudes by non-negative least squares, then fast Griffin-Lim.
 
-It serves tokenizers that know only a mel spectrogram. Numpy and scipy alone, deterministic, one thread.
+It serves tokenizers that know only a mel spectrogram. Numpy and scipy alone, deterministic, one thread: BLAS splits a
+product by its number of threads, and sums in another order round otherwise, so equal tokens would give other samples.
 """
 
 from __future__ import annotations
@@ -10,12 +11,19 @@ from functools import lru_cache
 import numpy as np
 import numpy.typing as npt
 from scipy import fft
+from threadpoolctl import ThreadpoolController  # type: ignore[import-untyped]
 
 from tokbench.codecs.mel import VOCODER_MEL, MelSpec, Wave, hann, mel_filterbank
 
 __all__ = ["griffin_lim", "mel_to_magnitude", "vocode"]
 
 _TINY = np.float32(1e-9)
+
+
+@lru_cache(maxsize=1)
+def _blas() -> ThreadpoolController:
+    """The numeric libraries of this process; looking for them takes milliseconds, so once."""
+    return ThreadpoolController()
 
 
 @lru_cache(maxsize=8)
@@ -41,16 +49,17 @@ def mel_to_magnitude(
     Returns:
         Float32 `[T, window // 2 + 1]`.
     """
-    bank, inverse = _inverse(spec)
     mels = np.exp(log_mels.astype(np.float32, copy=False))
-    # The clip keeps every bin alive: the update multiplies, so a zero would stay one.
-    estimate = np.maximum(mels @ inverse, np.float32(1e-8))
-    wanted = mels @ bank.T
-    for _ in range(iterations):
-        got = (estimate @ bank) @ bank.T
-        got += _TINY
-        np.divide(wanted, got, out=got)
-        estimate *= got
+    with _blas().limit(limits=1, user_api="blas"):
+        bank, inverse = _inverse(spec)
+        # The clip keeps every bin alive: the update multiplies, so a zero would stay one.
+        estimate = np.maximum(mels @ inverse, np.float32(1e-8))
+        wanted = mels @ bank.T
+        for _ in range(iterations):
+            got = (estimate @ bank) @ bank.T
+            got += _TINY
+            np.divide(wanted, got, out=got)
+            estimate *= got
     return estimate
 
 
