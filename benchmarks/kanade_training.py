@@ -67,11 +67,9 @@ def main() -> None:
     rows: list[dict[str, Any]] = []
     with tempfile.TemporaryDirectory() as folder:
         corpus = noise(Path(folder), files=max(8, min(64, batch)))
-        parts: ReleasedParts | None = None
         for phase, backend, dropout in cases(cuda=cuda, gan=args.gan):
             recipe = make_recipe(phase, backend, dropout, batch=batch, workers=args.workers, cuda=cuda)
-            if parts is None:
-                parts = ReleasedParts(recipe.model.config, device=device, ssl_weights="random")
+            parts = ReleasedParts(recipe.model.config, device=device, ssl_weights="random")
             row = measure(recipe, parts, corpus, device=device, steps=steps, compiled=args.compile)
             label = f"{backend}, dropout {dropout:g}{', compiled' if args.compile else ''}"
             if "error" in row:

@@ -310,7 +310,8 @@ def test_on_a_gpu(name: str, toy: Callable[[str], tuple[Any, Path]]) -> None:
             share = float(np.mean(mine.streams[stream.name] != other.streams[stream.name]))
             print(f"{name} {stream.name}: {share:.2%} of the codes differ")  # noqa: T201 - for who runs it on a GPU
             assert share < 0.2
-    assert there.decode([mine])[0] == pytest.approx(here.decode([mine])[0], abs=1e-3)
+    expected = here.decode([mine])[0]
+    assert there.decode([mine])[0] == pytest.approx(expected, abs=1e-3 * max(1.0, float(np.abs(expected).max())))
 
 
 def test_doctor_takes_weights(toy: Callable[[str], tuple[Any, Path]], monkeypatch: pytest.MonkeyPatch) -> None:

@@ -96,7 +96,7 @@ class ChildProcess:
 
         Args:
             limit_s: how long the answer may take in all.
-            silence_s: how long the child may give no sign of life after its first heartbeat.
+            silence_s: how long the child may give no sign of life after its first heartbeat or answer.
             doing: what it was asked, for messages: "to encode".
 
         Raises:
@@ -111,10 +111,11 @@ class ChildProcess:
                     message = unpack_message(line)
                 except WireError as error:
                     raise WorkerDied(f"{self.name}: its worker lost the thread: {error}{self._last()}") from None
-                if "beat" not in message:
-                    return message
+                # The heart starts before the first answer: from then on, silence means something.
                 self._beats = True
-                continue
+                if "beat" in message:
+                    continue
+                return message
             now = time.monotonic()
             if now - start > limit_s:
                 raise WorkerDied(
