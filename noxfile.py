@@ -95,8 +95,9 @@ def docs(session: nox.Session) -> None:
 
 @nox.session(venv_backend="none")
 def leaderboard(session: nox.Session) -> None:
-    """The leaderboard as published: the embedded suite's results and the committed ones."""
-    program(session, "mini", "tokbench", "run", "--suite", "mini", "--all-tokenizers", "--no-track")
+    """The leaderboard as published: the embedded suites' results and the committed ones."""
+    for suite in ("mini", "mini-probes"):
+        program(session, "mini", "tokbench", "run", "--suite", suite, "--all-tokenizers", "--no-track")
     folders = ["tokbench-results", *(["leaderboards/results"] if Path("leaderboards/results").is_dir() else [])]
     program(session, "mini", "tokbench", "leaderboard", "build", *folders, "-o", "site")
 
