@@ -16,10 +16,12 @@ import time
 from pathlib import Path
 
 from tokbench.audio import resample
-from tokbench.bench import Bench, Clip, TokenizerHandle
+from tokbench.bench import Bench
+from tokbench.clip import Clip
 from tokbench.config import JudgeCard, TaskCard
 from tokbench.data.load import load_dataset
 from tokbench.engines.local import LocalEngine
+from tokbench.handle import TokenizerHandle
 from tokbench.judges.load import load_judge
 from tokbench.protocols.reconstruction import METRIC_RATE, Reconstruction
 from tokbench.registry import find_card
@@ -75,10 +77,9 @@ def main() -> None:
 
     def harness() -> float:
         store = Path(tempfile.mkdtemp(dir=folder))
-        bench = Bench(None, handle, dict(judge_cards), _loaded=dict(judges))
         from tokbench.store.store import Store
 
-        bench.store = Store(store)
+        bench = Bench(Store(store), handle, dict(judge_cards), _loaded=dict(judges))
         jobs._benches[(store, "cpu")] = bench
         start = time.perf_counter()
         cell = Cell(handle, task, prepare_dataset(dataset, store), judge_cards, dict(task.params))

@@ -7,10 +7,10 @@ from pathlib import Path
 
 import soundfile
 
-from tokbench.bench import TokenizerHandle
 from tokbench.config import TaskCard
 from tokbench.data.dataset import Dataset, Utterance
 from tokbench.engines.local import LocalEngine
+from tokbench.handle import TokenizerHandle
 from tokbench.registry import find_card
 from tokbench.results import Result
 from tokbench.runner import Cell, Options, prepare_dataset, run

@@ -19,12 +19,12 @@ from tests_support import TOY_CARD
 
 from tokbench.audio import resample
 from tokbench.auditing import audit_results
-from tokbench.bench import TokenizerHandle
 from tokbench.comparison import compare_results
 from tokbench.config import JudgeCard, TaskCard
 from tokbench.data.dataset import Dataset, Utterance
 from tokbench.engines.local import LocalEngine
 from tokbench.errors import StoreError, TokenizerUnavailable, UserError
+from tokbench.handle import TokenizerHandle
 from tokbench.registry import find_card, set_extra_paths
 from tokbench.results import Result
 from tokbench.runner import Cell, Options, prepare_dataset, run

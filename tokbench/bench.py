@@ -8,151 +8,60 @@ read is not.
 from __future__ import annotations
 
 import hashlib
-import logging
 import time
 from collections import OrderedDict, defaultdict
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from functools import cached_property, partial
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal, TypeVar
 
 import numpy as np
 import numpy.typing as npt
 
-from tokbench.audio import RESAMPLER, pcm_sha256, resample
-from tokbench.config import JudgeCard, TokenizerCard
-from tokbench.data.dataset import Dataset, Utterance
-from tokbench.errors import (
-    DatasetError,
-    DependencyError,
-    ItemError,
-    NotApplicable,
-    StoreError,
-    TokenizerUnavailable,
-    UndefinedMetric,
+from tokbench.attempts import attempt, attempt_batch, both, merge
+from tokbench.audio import RESAMPLER
+from tokbench.bench_units import (
+    pack_clips,
+    pack_evidence,
+    pack_features,
+    pack_posteriors,
+    pack_tokens,
+    unpack_clips,
+    unpack_evidence,
+    unpack_features,
+    unpack_posteriors,
+    unpack_tokens,
 )
+from tokbench.clip import Clip, finite
+from tokbench.config import JudgeCard
+from tokbench.data.dataset import Utterance
+from tokbench.errors import ItemError, NotApplicable
+from tokbench.handle import TokenizerHandle, judge_identity
 from tokbench.judges.base import Evidence, Judge
-from tokbench.judges.load import judge_class, load_judge
-from tokbench.store.code import class_hash, modules_hash
+from tokbench.judges.load import load_judge
 from tokbench.store.store import Store
 from tokbench.store.units import Payload, UnitKey
-from tokbench.tokenizers.base import ExposesCodebook, ExposesFeatures, ExposesPosterior, Tokenizer
-from tokbench.tokenizers.load import load_tokenizer, tokenizer_class
-from tokbench.tokenizers.replay import Replay, load_replay
-from tokbench.training.checkpoint import Checkpoint
-from tokbench.training.loop import Log
-from tokbench.types import Encoded, Wave
+from tokbench.tokenizers.base import ExposesCodebook, ExposesFeatures, ExposesPosterior
+from tokbench.tokenizers.replay import Replay
+from tokbench.training.stage import TrainingStage
+from tokbench.types import Encoded
 
-__all__ = ["Bench", "Clip", "TokenizerHandle", "judge_identity"]
+__all__ = ["BENCH_MODULES", "Bench"]
 
-log = logging.getLogger("tokbench.bench")
+BENCH_MODULES = (
+    "tokbench.attempts",
+    "tokbench.bench",
+    "tokbench.clip",
+    "tokbench.handle",
+    "tokbench.bench_units",
+    "tokbench.training.stage",
+)
+"""For `code_modules` of protocols: what stands between a tokenizer or judge and a protocol."""
 
 _In = TypeVar("_In")
 _Out = TypeVar("_Out")
 _WAVES_KEPT = 64
-_TRAIN_UNIT = 8
-_TRAIN_MODULES = ("tokbench.training.loop", "tokbench.training.order", "tokbench.training.recipe")
-
-# What a card says for readers only, and what cannot change a token.
-_DESCRIPTIVE = {
-    "summary", "notes", "url", "citation", "proven", "licence", "trained_on", "languages", "family", "anchor",
-    "decoder", "parameters", "capabilities", "requires", "environment",
-}  # fmt: skip
-
-
-@dataclass(frozen=True)
-class Clip:
-    """Audio with an identity: float32 `[n]`, rate in Hz, sha256 of both."""
-
-    wave: Wave
-    rate: int
-
-    @cached_property
-    def sha256(self) -> str:
-        """Identity of the samples and the rate."""
-        return pcm_sha256(self.wave, self.rate)
-
-    def at(self, rate: int) -> Clip:
-        """The clip at another rate (soxr HQ)."""
-        return self if rate == self.rate else Clip(resample(self.wave, self.rate, rate), rate)
-
-
-@dataclass(frozen=True)
-class TokenizerHandle:
-    """How a tokenizer was asked for; loaded on first use, once a process.
-
-    Attributes:
-        spec: a card's name, or `replay:FOLDER`.
-        device: "cpu" or "cuda".
-        weights: folder that replaces the card's weights.
-        allow_pickle: whether the user allowed pickled weights.
-    """
-
-    spec: str
-    device: str = "cpu"
-    weights: Path | None = None
-    allow_pickle: bool = False
-
-    @cached_property
-    def replay(self) -> Replay | None:
-        """The replay, where the spec names one."""
-        return load_replay(self.spec) if self.spec.startswith("replay:") else None
-
-    @cached_property
-    def card(self) -> TokenizerCard:
-        """The card, without loading the model."""
-        from tokbench.registry import find_card
-
-        return self.replay.card if self.replay else find_card(TokenizerCard, self.spec)
-
-    @cached_property
-    def weights_identity(self) -> dict[str, str]:
-        """Name -> sha256 or version of everything outside the card that decides the tokens."""
-        if self.replay:
-            return {"replay": self.replay.content_hash()}
-        return tokenizer_class(self.card).weights_identity(self.card, self.weights)
-
-    @cached_property
-    def identity(self) -> dict[str, Any]:
-        """Everything about the tokenizer that decides tokens and audio, for store keys."""
-        try:
-            code = "replay" if self.replay else class_hash(tokenizer_class(self.card))
-            weights = self.weights_identity
-        except DependencyError as error:
-            raise TokenizerUnavailable(error.what, where=error.where, hint=error.hint) from error
-        return {
-            "card": self.card.model_dump(mode="json", exclude=_DESCRIPTIVE),
-            "weights": weights,
-            "code": code,
-            "device": self.device,
-        }
-
-    @cached_property
-    def live(self) -> Tokenizer:
-        """The loaded tokenizer.
-
-        Raises:
-            TokenizerUnavailable: a library or the weights are missing; with what to type.
-        """
-        try:
-            return self._load()
-        except DependencyError as error:
-            raise TokenizerUnavailable(error.what, where=error.where, hint=error.hint) from error
-
-    def _load(self) -> Tokenizer:
-        return load_tokenizer(self.spec, device=self.device, weights=self.weights, allow_pickle=self.allow_pickle)
-
-    def __getstate__(self) -> dict[str, Any]:
-        """Travel without the loaded model."""
-        return {key: value for key, value in self.__dict__.items() if key not in ("live", "replay")}
-
-
-def judge_identity(card: JudgeCard, weights: Path | None = None) -> dict[str, Any]:
-    """Everything that decides a judge's evidence, for store keys and the manifest."""
-    cls = judge_class(card)
-    dump = card.model_dump(mode="json", include={"name", "kind", "adapter", "input_rate", "params"})
-    return {"card": dump, "weights": cls.identity(card, weights), "code": class_hash(cls)}
 
 
 @dataclass
@@ -164,9 +73,8 @@ class Bench:
         tokenizer: what is measured.
         judges: cards by name.
         judge_weights: local folders by judge name.
-        train_data: what the task's probes are trained on; None where it has none.
-        report: label of a training -> where its progress is told; None tells nobody.
         seconds: time spent computing, by stage.
+        training: the stage that trains probes.
     """
 
     store: Store | None
@@ -174,12 +82,14 @@ class Bench:
     judges: dict[str, JudgeCard]
     device: str = "cpu"
     judge_weights: dict[str, Path] = field(default_factory=dict)
-    train_data: Dataset | None = None
-    report: Callable[[str], Log] | None = None
     seconds: dict[str, float] = field(default_factory=lambda: defaultdict(float))
+    training: TrainingStage = field(init=False)
     _loaded: dict[str, Judge] = field(default_factory=dict)
     _identities: dict[str, dict[str, Any]] = field(default_factory=dict)
     _clips: OrderedDict[tuple[str, int | None], Clip] = field(default_factory=OrderedDict)
+
+    def __post_init__(self) -> None:
+        self.training = TrainingStage(self.store, self.device, self.encode, self.seconds)
 
     # -- audio -------------------------------------------------------------------------------------------------
 
@@ -201,7 +111,7 @@ class Bench:
 
     def clips(self, utterances: Sequence[Utterance], rate: int | None = None) -> list[Clip | ItemError]:
         """`clip` for each, with errors in place."""
-        return [_attempt(partial(self.clip, u, rate), "read") for u in utterances]
+        return [attempt(partial(self.clip, u, rate), "read") for u in utterances]
 
     # -- tokens ------------------------------------------------------------------------------------------------
 
@@ -210,7 +120,7 @@ class Bench:
         card = self.tokenizer.card
         replay = self.tokenizer.replay
         if replay is not None:
-            return [_attempt(partial(replay.encoded, u.id), "encode") for u in utterances]
+            return [attempt(partial(replay.encoded, u.id), "encode") for u in utterances]
         clips = self.clips(utterances, card.input_rate)
         good = [clip for clip in clips if isinstance(clip, Clip)]
 
@@ -225,8 +135,8 @@ class Bench:
             {"tokenizer": self.tokenizer.identity, "resampler": RESAMPLER, "audio": [clip.sha256 for clip in good]},
             f"{card.name}: tokens of {len(good)} utterances",
         )
-        made = self._stage(key, good, run, _pack_tokens, _unpack_tokens, ready=lambda: self.tokenizer.live)
-        return _merge(clips, made)
+        made = self._stage(key, good, run, pack_tokens, unpack_tokens, ready=lambda: self.tokenizer.live)
+        return merge(clips, made)
 
     def features(
         self, utterances: Sequence[Utterance], which: Literal["pre_quant", "post_quant"]
@@ -258,8 +168,8 @@ class Bench:
             },
             f"{card.name}: {which} features of {len(good)} utterances",
         )
-        made = self._stage(key, good, run, _pack_features, _unpack_features, ready=lambda: self.tokenizer.live)
-        return _merge(clips, made)
+        made = self._stage(key, good, run, pack_features, unpack_features, ready=lambda: self.tokenizer.live)
+        return merge(clips, made)
 
     def posteriors(
         self, utterances: Sequence[Utterance]
@@ -286,8 +196,8 @@ class Bench:
             {"tokenizer": self.tokenizer.identity, "resampler": RESAMPLER, "audio": [clip.sha256 for clip in good]},
             f"{card.name}: posterior of {len(good)} utterances",
         )
-        made = self._stage(key, good, run, _pack_posteriors, _unpack_posteriors, ready=lambda: self.tokenizer.live)
-        return _merge(clips, made)
+        made = self._stage(key, good, run, pack_posteriors, unpack_posteriors, ready=lambda: self.tokenizer.live)
+        return merge(clips, made)
 
     def codebook(self, stream: str) -> npt.NDArray[np.float32]:
         """Vectors `[vocab, D]` of a stream's codes.
@@ -313,14 +223,14 @@ class Bench:
             raise NotApplicable(f"{card.name} turns speech into tokens only; it has no decoder")
         references: Sequence[Encoded | ItemError | None]
         references = globals_from if globals_from is not None else [None] * len(items)
-        pairs = [_both(item, ref) for item, ref in zip(items, references, strict=True)]
+        pairs = [both(item, ref) for item, ref in zip(items, references, strict=True)]
         good = [pair for pair in pairs if not isinstance(pair, ItemError)]
 
         def run(batch: Sequence[tuple[Encoded, Encoded | None]]) -> list[Clip]:
             content = [item for item, _ in batch]
             voices = [ref for _, ref in batch if ref is not None] if globals_from is not None else None
             waves = self.tokenizer.live.decode(content, globals_from=voices)
-            return [Clip(_finite(wave), rate) for wave in waves]
+            return [Clip(finite(wave), rate) for wave in waves]
 
         key = UnitKey(
             "decode",
@@ -330,8 +240,8 @@ class Bench:
             },
             f"{card.name}: audio of {len(good)} utterances",
         )
-        made = self._stage(key, good, run, _pack_clips, _unpack_clips, ready=lambda: self.tokenizer.live)
-        return _merge(pairs, made)
+        made = self._stage(key, good, run, pack_clips, unpack_clips, ready=lambda: self.tokenizer.live)
+        return merge(pairs, made)
 
     def reconstruct(
         self, utterances: Sequence[Utterance]
@@ -342,7 +252,7 @@ class Bench:
             encoded = self.encode(utterances) if self.tokenizer.card.streams else None
             if "decode" not in self.tokenizer.card.capabilities:
                 return encoded, None
-            return encoded, [_attempt(partial(_replayed, replay, u.id), "decode") for u in utterances]
+            return encoded, [attempt(partial(_replayed, replay, u.id), "decode") for u in utterances]
         tokens = self.encode(utterances)
         return tokens, self.decode(tokens) if "decode" in self.tokenizer.card.capabilities else None
 
@@ -355,54 +265,7 @@ class Bench:
         replay = self.tokenizer.replay
         if replay is None:
             raise NotApplicable(f"{self.tokenizer.card.name} is no replay of audio")
-        return [_attempt(partial(_replayed, replay, name), "decode") for name in names]
-
-    # -- probes ------------------------------------------------------------------------------------------------
-
-    def train_tokens(self, *, seed: int = 0) -> list[Encoded | ItemError]:
-        """Tokens of the training data, in its order.
-
-        They are encoded in units of eight utterances, the same for every task and probe. The seed shuffles the order in
-        which missing units are made, so that workers training different seeds at the same time share the encoding.
-
-        Raises:
-            DatasetError: the task names no training data.
-        """
-        if self.train_data is None:
-            raise DatasetError("the task names no data to train its probe on", hint="Give it with --set train=DATA")
-        utterances = self.train_data.utterances
-        starts = range(0, len(utterances), _TRAIN_UNIT)
-        made: dict[int, list[Encoded | ItemError]] = {}
-        for k in np.random.default_rng(seed).permutation(len(starts)):
-            start = starts[int(k)]
-            made[start] = self.encode(utterances[start : start + _TRAIN_UNIT])
-        return [tokens for start in starts for tokens in made[start]]
-
-    def train(self, parts: Mapping[str, Any], label: str, run: Callable[[Checkpoint, Log | None], Payload]) -> Payload:
-        """A trained probe: found in the store, or trained from its last checkpoint.
-
-        Args:
-            parts: every fact that decides the weights: tokens, texts and units as hashes, the recipe's identity, code.
-            label: for progress bars and `tokbench cache ls`: tokenizer, task, seed.
-            run: trains with `fit(..., checkpoint=, log=)`, gives `Fitted.payload()` and what else is to be kept.
-
-        Raises:
-            TrainingError: of `run`; nothing is kept but the checkpoint.
-        """
-        facts = {**parts, "device": self.device, "loop": modules_hash(_TRAIN_MODULES)}
-        key = UnitKey("train", facts, label)
-        found = self.store.get(key) if self.store is not None else None
-        if found is not None:
-            return found
-        if self.store is None:
-            raise StoreError("training needs a store for its checkpoints", where=label)
-        checkpoint = Checkpoint(self.store, UnitKey("checkpoint", facts, label))
-        start = time.perf_counter()
-        payload = run(checkpoint, self.report(label) if self.report is not None else None)
-        self.seconds["train"] += time.perf_counter() - start
-        self.store.put(key, payload)
-        checkpoint.clear()
-        return payload
+        return [attempt(partial(_replayed, replay, name), "decode") for name in names]
 
     # -- evidence ----------------------------------------------------------------------------------------------
 
@@ -422,8 +285,8 @@ class Bench:
         def run(batch: Sequence[Clip]) -> list[Evidence]:
             return self._judge(name)([clip.at(card.input_rate).wave for clip in batch])
 
-        made = self._stage(key, good, run, _pack_evidence, _unpack_evidence, ready=lambda: self._judge(name), part=name)
-        return _merge(clips, made)
+        made = self._stage(key, good, run, pack_evidence, unpack_evidence, ready=lambda: self._judge(name), part=name)
+        return merge(clips, made)
 
     def _judge(self, name: str) -> Judge:
         if name not in self._loaded:
@@ -451,7 +314,7 @@ class Bench:
                 return list(unpack(payload))
         ready()  # loading is not part of the time, and its errors are the user's to mend
         start = time.perf_counter()
-        made = _attempt_batch(run, batch, key.stage)
+        made = attempt_batch(run, batch, key.stage)
         self.seconds[f"{key.stage}:{part}" if part else key.stage] += time.perf_counter() - start
         good = [one for one in made if not isinstance(one, ItemError)]
         if self.store is not None and len(good) == len(made):
@@ -459,65 +322,9 @@ class Bench:
         return made
 
 
-def _attempt(call: Callable[[], _Out], stage: str) -> _Out | ItemError:
-    """Run for one item; whatever goes wrong with it becomes its error, except what the user must mend first."""
-    try:
-        return call()
-    except ItemError as error:
-        return _staged(error, stage)
-    except (DependencyError, StoreError, NotApplicable, UndefinedMetric, KeyboardInterrupt, SystemExit):
-        raise
-    except Exception as error:  # third-party models raise anything; it becomes a typed, reported row
-        log.debug("%s failed", stage, exc_info=True)
-        return _staged(ItemError(f"{type(error).__name__}: {error}"), stage)
-
-
-def _attempt_batch(
-    run: Callable[[Sequence[_In]], list[_Out]], batch: Sequence[_In], stage: str
-) -> list[_Out | ItemError]:
-    whole = _attempt(lambda: run(batch), stage)
-    if not isinstance(whole, ItemError):
-        if len(whole) != len(batch):
-            raise ItemError(f"{stage} gave {len(whole)} results for {len(batch)} items")
-        return list(whole)
-    if len(batch) == 1:
-        return [whole]
-    return [_attempt(partial(_first, run, item), stage) for item in batch]
-
-
-def _staged(error: ItemError, stage: str) -> ItemError:
-    error.stage = error.stage or stage
-    return error
-
-
-def _first(run: Callable[[Sequence[_In]], list[_Out]], item: _In) -> _Out:
-    return run([item])[0]
-
-
 def _replayed(replay: Replay, utterance_id: str) -> Clip:
     wave, rate = replay.audio(utterance_id)
-    return Clip(_finite(wave), rate)
-
-
-def _merge(slots: Sequence[object], made: Sequence[_Out | ItemError]) -> list[_Out | ItemError]:
-    """Put results back where the inputs were usable; inputs that were errors stay errors."""
-    results = iter(made)
-    return [slot if isinstance(slot, ItemError) else next(results) for slot in slots]
-
-
-def _both(
-    item: Encoded | ItemError, reference: Encoded | ItemError | None
-) -> tuple[Encoded, Encoded | None] | ItemError:
-    if isinstance(item, ItemError):
-        return item
-    return reference if isinstance(reference, ItemError) else (item, reference)
-
-
-def _finite(wave: Wave) -> Wave:
-    wave = np.ascontiguousarray(wave, dtype=np.float32)
-    if wave.ndim != 1 or not np.isfinite(wave).all():
-        raise ItemError(f"the decoder gave {'NaN or infinite samples' if wave.ndim == 1 else f'shape {wave.shape}'}")
-    return wave
+    return Clip(finite(wave), rate)
 
 
 def _tokens_sha256(encoded: Encoded | None) -> str | None:
@@ -528,63 +335,3 @@ def _tokens_sha256(encoded: Encoded | None) -> str | None:
         digest.update(f"{name} {array.dtype} {array.shape}\n".encode())
         digest.update(np.ascontiguousarray(array).tobytes())
     return digest.hexdigest()
-
-
-def _pack_tokens(items: list[Encoded]) -> Payload:
-    arrays = {name: array for i, item in enumerate(items) for name, array in item.to_arrays(f"{i}/").items()}
-    return Payload(arrays, {"items": len(items)})
-
-
-def _unpack_tokens(payload: Payload) -> list[Encoded]:
-    grouped: list[dict[str, Any]] = [{} for _ in range(int(payload.record["items"]))]
-    for name, array in payload.arrays.items():
-        index, _, rest = name.partition("/")
-        grouped[int(index)][rest] = array
-    return [Encoded.from_arrays(arrays) for arrays in grouped]
-
-
-def _pack_features(items: list[npt.NDArray[np.float32]]) -> Payload:
-    return Payload({str(i): frames for i, frames in enumerate(items)}, {"items": len(items)})
-
-
-def _unpack_features(payload: Payload) -> list[npt.NDArray[np.float32]]:
-    return [np.asarray(payload.arrays[str(i)], np.float32) for i in range(int(payload.record["items"]))]
-
-
-def _pack_clips(clips: list[Clip]) -> Payload:
-    return Payload({str(i): clip.wave for i, clip in enumerate(clips)}, {"rates": [clip.rate for clip in clips]})
-
-
-def _unpack_clips(payload: Payload) -> list[Clip]:
-    return [
-        Clip(np.asarray(payload.arrays[str(i)], np.float32), rate) for i, rate in enumerate(payload.record["rates"])
-    ]
-
-
-def _pack_posteriors(items: list[tuple[npt.NDArray[np.float32], npt.NDArray[np.float32]]]) -> Payload:
-    arrays: dict[str, npt.NDArray[np.generic]] = {}
-    for i, (mean, log_variance) in enumerate(items):
-        arrays |= {f"{i}/mean": mean, f"{i}/log_variance": log_variance}
-    return Payload(arrays, {"items": len(items)})
-
-
-def _unpack_posteriors(payload: Payload) -> list[tuple[npt.NDArray[np.float32], npt.NDArray[np.float32]]]:
-    found = payload.arrays
-    return [
-        (np.asarray(found[f"{i}/mean"], np.float32), np.asarray(found[f"{i}/log_variance"], np.float32))
-        for i in range(int(payload.record["items"]))
-    ]
-
-
-def _pack_evidence(items: list[Evidence]) -> Payload:
-    arrays = {f"{i}/{k}": v for i, item in enumerate(items) for k, v in item.items() if isinstance(v, np.ndarray)}
-    plain = [{k: v for k, v in item.items() if not isinstance(v, np.ndarray)} for item in items]
-    return Payload(arrays, {"items": plain})
-
-
-def _unpack_evidence(payload: Payload) -> list[Evidence]:
-    items: list[Evidence] = [dict(plain) for plain in payload.record["items"]]
-    for name, array in payload.arrays.items():
-        index, _, key = name.partition("/")
-        items[int(index)][key] = array
-    return items

@@ -13,10 +13,11 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from tokbench.bench import Bench, TokenizerHandle, judge_identity
+from tokbench.bench import Bench
 from tokbench.config import JudgeCard, TaskCard
 from tokbench.data.dataset import Dataset
 from tokbench.errors import ItemError, TokbenchError
+from tokbench.handle import TokenizerHandle, judge_identity
 from tokbench.protocols.base import Item, Protocol, Shard, Take, failed_row
 from tokbench.registry import import_object
 from tokbench.store.code import class_hash
@@ -139,8 +140,8 @@ def _bench(job: Job) -> Bench:
     bench = _benches.setdefault((job.store, job.device), Bench(Store(job.store), job.tokenizer, {}, job.device, {}))
     bench.judges |= job.judges
     bench.judge_weights |= job.judge_weights
-    bench.train_data = job.train
-    bench.report = reporter(job.store, _live(job))
+    bench.training.data = job.train
+    bench.training.report = reporter(job.store, _live(job))
     same = (bench.tokenizer.spec, bench.tokenizer.weights) == (job.tokenizer.spec, job.tokenizer.weights)
     if not same:
         bench.tokenizer = job.tokenizer

@@ -23,10 +23,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from tokbench.audio import RESAMPLER
-from tokbench.bench import TokenizerHandle, judge_identity
 from tokbench.config import JudgeCard, TaskCard
 from tokbench.data.dataset import Dataset
 from tokbench.errors import DatasetError, NotApplicable, StoreError, TokenizerUnavailable
+from tokbench.handle import TokenizerHandle, judge_identity
 from tokbench.jobs import Job, Outcome, protocol_of
 from tokbench.manifest import git_state, machine, package_versions, started_now, torch_facts
 from tokbench.protocols.base import Item, Protocol, Row, Take

@@ -13,11 +13,12 @@ import pytest
 from typer.testing import CliRunner
 
 from tokbench.audio import write_audio
-from tokbench.bench import Bench, TokenizerHandle
+from tokbench.bench import Bench
 from tokbench.cli import app
 from tokbench.config import EnvironmentDecl, SourceDecl, TokenizerCard
 from tokbench.data.dataset import Utterance
 from tokbench.errors import CardError, ItemError, TokbenchError
+from tokbench.handle import TokenizerHandle
 from tokbench.isolated import environments, making
 from tokbench.isolated.environments import MARKER, declared_environments, find_environment, place_of
 from tokbench.registry import find_card, set_extra_paths

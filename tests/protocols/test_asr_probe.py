@@ -11,12 +11,12 @@ import pytest
 import soundfile
 
 from tokbench.auditing import audit_results
-from tokbench.bench import TokenizerHandle
 from tokbench.comparison import read_table
 from tokbench.config import TaskCard
 from tokbench.data.dataset import Dataset, Utterance
 from tokbench.engines.local import LocalEngine
 from tokbench.errors import DatasetError, ItemError, UserError
+from tokbench.handle import TokenizerHandle
 from tokbench.registry import find_card, set_extra_paths
 from tokbench.results import Result
 from tokbench.runner import Cell, Options, prepare_dataset, run

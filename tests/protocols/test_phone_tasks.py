@@ -12,12 +12,12 @@ from phone_toys import DEAF_CARD, EARS_CARD, corpus
 from tests_support import TOY_CARD
 
 from tokbench.auditing import audit_results
-from tokbench.bench import TokenizerHandle
 from tokbench.comparison import compare_results
 from tokbench.config import TaskCard, TokenizerCard
 from tokbench.data.dataset import Dataset, Segment
 from tokbench.engines.local import LocalEngine
 from tokbench.errors import DatasetError
+from tokbench.handle import TokenizerHandle
 from tokbench.protocols.abx import Abx
 from tokbench.protocols.pnmi import LABELS, frame_phones
 from tokbench.registry import find_card, set_extra_paths

@@ -13,12 +13,12 @@ import pytest
 import soundfile
 
 from tokbench.auditing import audit_results
-from tokbench.bench import TokenizerHandle
 from tokbench.comparison import read_table
 from tokbench.config import TaskCard
 from tokbench.data.dataset import Dataset, Utterance
 from tokbench.engines.local import LocalEngine
 from tokbench.errors import DatasetError, UndefinedMetric
+from tokbench.handle import TokenizerHandle
 from tokbench.metrics.discrimination import histogram, probe_eers
 from tokbench.metrics.eer import eer
 from tokbench.protocols.speaker_discrimination import read_trials

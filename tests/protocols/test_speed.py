@@ -11,12 +11,12 @@ import soundfile
 from tests_support import TOY_CARD
 
 from tokbench.auditing import audit_results
-from tokbench.bench import TokenizerHandle
 from tokbench.comparison import read_table
 from tokbench.config import TaskCard
 from tokbench.data.load import load_dataset
 from tokbench.engines.local import LocalEngine
 from tokbench.errors import TokenizerUnavailable
+from tokbench.handle import TokenizerHandle
 from tokbench.jobs import Job
 from tokbench.protocols.speed import _best_batch
 from tokbench.registry import find_card, set_extra_paths

@@ -10,12 +10,12 @@ import pytest
 import soundfile
 
 from tokbench.auditing import audit_results
-from tokbench.bench import TokenizerHandle
 from tokbench.comparison import read_table
 from tokbench.config import JudgeCard, TaskCard
 from tokbench.data.dataset import Dataset, Utterance
 from tokbench.engines.local import LocalEngine
 from tokbench.errors import UserError
+from tokbench.handle import TokenizerHandle
 from tokbench.judges.base import Evidence, Judge
 from tokbench.registry import find_card, set_extra_paths
 from tokbench.results import Result

@@ -11,13 +11,13 @@ import pytest
 import soundfile
 
 from tokbench.auditing import audit_results
-from tokbench.bench import TokenizerHandle
 from tokbench.comparison import read_table
 from tokbench.config import JudgeCard, TaskCard
 from tokbench.data.dataset import Dataset, Utterance
 from tokbench.data.load import load_dataset
 from tokbench.engines.local import LocalEngine
 from tokbench.errors import CardError, DatasetError
+from tokbench.handle import TokenizerHandle
 from tokbench.judges.base import Evidence, Judge
 from tokbench.metrics.catalogue import metric
 from tokbench.metrics.eer import eer

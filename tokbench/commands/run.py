@@ -141,9 +141,9 @@ def plan(
     options: Options,
 ) -> list[Cell]:
     """Turn what was typed into cells, checking every name before anything is computed."""
-    from tokbench.bench import TokenizerHandle
     from tokbench.config import JudgeCard, TaskCard, TokenizerCard
     from tokbench.data.load import load_dataset
+    from tokbench.handle import TokenizerHandle
     from tokbench.jobs import protocol_of
     from tokbench.registry import find_card, names
     from tokbench.runner import Cell, prepare_dataset

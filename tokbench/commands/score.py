@@ -36,10 +36,10 @@ def score(
     import sys
     from dataclasses import replace
 
-    from tokbench.bench import TokenizerHandle
     from tokbench.commands.run import execute, make_engine
     from tokbench.config import JudgeCard, TaskCard
     from tokbench.data.load import load_dataset
+    from tokbench.handle import TokenizerHandle
     from tokbench.manifest import resolve_device
     from tokbench.registry import find_card
     from tokbench.report import print_results

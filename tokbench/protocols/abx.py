@@ -21,7 +21,7 @@ from tokbench.abx.engine import score_abx
 from tokbench.abx.features import ArrayFeatures
 from tokbench.abx.items import Items, items_from_alignments, read_items
 from tokbench.abx.representation import DISTANCES
-from tokbench.bench import Bench
+from tokbench.bench import BENCH_MODULES, Bench
 from tokbench.config import JudgeCard, TaskCard, TokenizerCard
 from tokbench.data.dataset import Dataset, Utterance
 from tokbench.errors import CardError, ItemError, NotApplicable
@@ -57,7 +57,7 @@ class Abx(Protocol):
     """Encode, slice by phones, compare."""
 
     code_modules: ClassVar[tuple[str, ...]] = (
-        "tokbench.bench", "tokbench.protocols.base", "tokbench.protocols.phones", "tokbench.metrics.abx",
+        *BENCH_MODULES, "tokbench.protocols.base", "tokbench.protocols.phones", "tokbench.metrics.abx",
         "tokbench.abx.engine", "tokbench.abx.features", "tokbench.abx.items", "tokbench.abx.kernels",
         "tokbench.abx.plan", "tokbench.abx.pool", "tokbench.abx.representation", "tokbench.abx.scheduler",
         "tokbench.abx.slicing", "tokbench.abx.torch_backend",

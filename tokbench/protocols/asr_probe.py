@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 
-from tokbench.bench import Bench
+from tokbench.bench import BENCH_MODULES, Bench
 from tokbench.config import TokenizerCard
 from tokbench.data.dataset import Dataset, Utterance
 from tokbench.errors import DatasetError, ItemError, NotApplicable, TrainingError, UserError
@@ -49,7 +49,7 @@ class AsrProbe(Protocol):
     """Tokens to text, by a reader that is trained for it."""
 
     code_modules: ClassVar[tuple[str, ...]] = (
-        *_WEIGHTS, "tokbench.probes.ctc", "tokbench.metrics.wer", "tokbench.bench", "tokbench.protocols.base",
+        *_WEIGHTS, "tokbench.probes.ctc", "tokbench.metrics.wer", *BENCH_MODULES, "tokbench.protocols.base",
         "tokbench.training.loop", "tokbench.training.order", "tokbench.training.recipe", "tokbench.training.curves",
     )  # fmt: skip
     estimate_modules: ClassVar[tuple[str, ...]] = ("tokbench.stats", "tokbench.bootstrap", "tokbench.metrics.lexical")
@@ -233,9 +233,9 @@ class _Probe:
         """
         from tokbench.probes.reading import latent_statistics, lessons, make_reader, train_reader
 
-        assert bench.train_data is not None
-        train, card = bench.train_data, bench.tokenizer.card
-        tokens = _whole(bench.train_tokens(seed=seed), train.utterances)
+        assert bench.training.data is not None
+        train, card = bench.training.data, bench.tokenizer.card
+        tokens = _whole(bench.training.tokens(seed=seed), train.utterances)
         texts = _texts(train)
         units, clock, shape, recipe = (
             protocol._units(train),
@@ -260,7 +260,7 @@ class _Probe:
             }
             return Payload(made.arrays, made.record | counts)
 
-        payload = bench.train(
+        payload = bench.training.fit(
             {
                 "tokens": _tokens_sha256(tokens, clock),
                 "texts": hashlib.sha256("\n".join(texts).encode()).hexdigest(),

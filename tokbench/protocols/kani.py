@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 
-from tokbench.bench import Bench
+from tokbench.bench import BENCH_MODULES, Bench
 from tokbench.config import TokenizerCard
 from tokbench.data.dataset import Dataset
 from tokbench.errors import CardError, ItemError, NotApplicable
@@ -47,7 +47,7 @@ class KaniSpeech(Protocol):
     """Write tokens with a published checkpoint, decode, judge."""
 
     code_modules: ClassVar[tuple[str, ...]] = (
-        "tokbench.bench", "tokbench.metrics.mos", "tokbench.metrics.speaker", "tokbench.metrics.text_to_speech",
+        *BENCH_MODULES, "tokbench.metrics.mos", "tokbench.metrics.speaker", "tokbench.metrics.text_to_speech",
         "tokbench.metrics.wer", "tokbench.probes.kani", "tokbench.probes.layout", "tokbench.probes.spans",
         "tokbench.protocols.base", "tokbench.protocols.probing", "tokbench.protocols.spoken",
     )  # fmt: skip

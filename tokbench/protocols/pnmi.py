@@ -15,7 +15,7 @@ import numpy as np
 import numpy.typing as npt
 from scipy.special import stdtrit
 
-from tokbench.bench import Bench
+from tokbench.bench import BENCH_MODULES, Bench
 from tokbench.config import TokenizerCard
 from tokbench.data.alignment import PHONES, SILENCE
 from tokbench.data.dataset import Dataset, Segment
@@ -44,7 +44,7 @@ class Pnmi(Protocol):
     """Count phones under units, and score the counts."""
 
     code_modules: ClassVar[tuple[str, ...]] = (
-        "tokbench.bench", "tokbench.protocols.base", "tokbench.protocols.phones", "tokbench.metrics.pnmi",
+        *BENCH_MODULES, "tokbench.protocols.base", "tokbench.protocols.phones", "tokbench.metrics.pnmi",
     )  # fmt: skip
     estimate_modules: ClassVar[tuple[str, ...]] = ("tokbench.metrics.pnmi", "tokbench.metrics.base")
 

@@ -103,7 +103,7 @@ def taught(bench: Bench, course: Course, plan: Plan, *, label: str) -> tuple[Tok
         "row_seconds": plan.row_seconds,
         "code": modules_hash(PROBE_MODULES),
     }
-    payload = bench.train(parts, label, run)
+    payload = bench.training.fit(parts, label, run)
     return rebuilt(course, plan.config, payload, device=bench.device), payload
 
 

@@ -14,7 +14,8 @@ from typing import TYPE_CHECKING, ClassVar
 import numpy as np
 
 from tokbench.audio import to_flac
-from tokbench.bench import Bench, Clip
+from tokbench.bench import BENCH_MODULES, Bench
+from tokbench.clip import Clip
 from tokbench.config import TokenizerCard
 from tokbench.errors import ItemError
 from tokbench.judges.base import Evidence
@@ -41,7 +42,7 @@ class Reconstruction(Protocol):
     """Encode, decode, judge, compare; and account for the tokens."""
 
     code_modules: ClassVar[tuple[str, ...]] = (
-        "tokbench.bench",
+        *BENCH_MODULES,
         "tokbench.protocols.base",
         "tokbench.metrics.duration",
         "tokbench.metrics.intelligibility",

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 import numpy as np
 import numpy.typing as npt
 
-from tokbench.bench import Bench
+from tokbench.bench import BENCH_MODULES, Bench
 from tokbench.config import TokenizerCard
 from tokbench.data.dataset import Dataset
 from tokbench.errors import DatasetError, ItemError, NotApplicable, UndefinedMetric
@@ -37,7 +37,7 @@ Float = npt.NDArray[np.float64]
 class SpeakerDiscrimination(Protocol):
     """Encode, pool, compare in pairs."""
 
-    code_modules: ClassVar[tuple[str, ...]] = ("tokbench.bench", "tokbench.protocols.base")
+    code_modules: ClassVar[tuple[str, ...]] = (*BENCH_MODULES, "tokbench.protocols.base")
     estimate_modules: ClassVar[tuple[str, ...]] = (
         "tokbench.stats", "tokbench.bootstrap", "tokbench.metrics.eer", "tokbench.metrics.discrimination",
         "tokbench.metrics.base",

@@ -20,7 +20,8 @@ from typing import TYPE_CHECKING, Any, ClassVar
 import numpy as np
 
 from tokbench import registry
-from tokbench.bench import Bench, Clip
+from tokbench.bench import Bench
+from tokbench.clip import Clip
 from tokbench.config import TokenizerCard
 from tokbench.data.dataset import Dataset
 from tokbench.errors import ItemError, NotApplicable, TokenizerUnavailable

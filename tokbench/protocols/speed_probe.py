@@ -18,8 +18,8 @@ from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
 
-from tokbench.bench import TokenizerHandle
 from tokbench.errors import TokbenchError, TokenizerUnavailable
+from tokbench.handle import TokenizerHandle
 from tokbench.types import Wave
 
 __all__ = ["Probe", "measure"]

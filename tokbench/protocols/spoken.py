@@ -9,7 +9,8 @@ from functools import partial
 import numpy as np
 
 from tokbench.audio import to_flac
-from tokbench.bench import Bench, Clip
+from tokbench.bench import Bench
+from tokbench.clip import Clip
 from tokbench.config import JudgeCard
 from tokbench.errors import ItemError, UndefinedMetric
 from tokbench.judges.base import Evidence

@@ -16,7 +16,8 @@ from typing import TYPE_CHECKING, Any, ClassVar
 import numpy as np
 
 from tokbench.audio import to_flac
-from tokbench.bench import Bench, Clip
+from tokbench.bench import BENCH_MODULES, Bench
+from tokbench.clip import Clip
 from tokbench.config import JudgeCard, TaskCard, TokenizerCard
 from tokbench.data.dataset import Dataset, Utterance
 from tokbench.errors import CardError, DatasetError, ItemError, TrainingError, UserError
@@ -49,7 +50,7 @@ class SpokenLanguageModel(Protocol):
     """Train on tokens, score held-out tokens or pairs, continue prompts."""
 
     code_modules: ClassVar[tuple[str, ...]] = (
-        *PROBE_MODULES, "tokbench.bench", "tokbench.metrics.language_model", "tokbench.metrics.wer",
+        *PROBE_MODULES, *BENCH_MODULES, "tokbench.metrics.language_model", "tokbench.metrics.wer",
         "tokbench.probes.sampling", "tokbench.protocols.base", "tokbench.protocols.probing", "tokbench.training.loop",
     )  # fmt: skip
     estimate_modules: ClassVar[tuple[str, ...]] = (
@@ -167,8 +168,8 @@ class SpokenLanguageModel(Protocol):
 
     def _course(self, bench: Bench, layout: Layout, seed: int) -> tuple[Course, list[Encoded]]:
         documents, seconds, seen = [], [], []
-        assert bench.train_data is not None  # `train_spec` has seen to it
-        for utterance, tokens in zip(bench.train_data.utterances, bench.train_tokens(seed=seed), strict=True):
+        assert bench.training.data is not None  # `train_spec` has seen to it
+        for utterance, tokens in zip(bench.training.data.utterances, bench.training.tokens(seed=seed), strict=True):
             if isinstance(tokens, ItemError):
                 continue
             frames = layout.frames(tokens.streams)

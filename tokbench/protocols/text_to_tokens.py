@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 
-from tokbench.bench import Bench
+from tokbench.bench import BENCH_MODULES, Bench
 from tokbench.config import JudgeCard, TaskCard, TokenizerCard
 from tokbench.data.dataset import Dataset
 from tokbench.errors import CardError, ItemError, TrainingError, UserError
@@ -59,7 +59,7 @@ class TextToTokens(Protocol):
     """Train on text and tokens, compare texts, and speak."""
 
     code_modules: ClassVar[tuple[str, ...]] = (
-        *PROBE_MODULES, "tokbench.bench", "tokbench.metrics.mos", "tokbench.metrics.speaker",
+        *PROBE_MODULES, *BENCH_MODULES, "tokbench.metrics.mos", "tokbench.metrics.speaker",
         "tokbench.metrics.text_to_speech", "tokbench.metrics.wer", "tokbench.probes.characters",
         "tokbench.probes.sampling", "tokbench.protocols.base", "tokbench.protocols.probing",
         "tokbench.protocols.spoken", "tokbench.training.loop",
@@ -166,18 +166,18 @@ class TextToTokens(Protocol):
     def _course(self, bench: Bench, seed: int) -> tuple[_Reader, Course, list[Encoded]]:
         """Documents of all training utterances that have a text and are not longer than `longest_seconds`."""
         card = bench.tokenizer.card
-        assert bench.train_data is not None  # `train_spec` has seen to it
-        utterances = bench.train_data.utterances
+        assert bench.training.data is not None  # `train_spec` has seen to it
+        utterances = bench.training.data.utterances
         alphabet = Characters.of(u.text for u in utterances if u.text)
         if not alphabet.letters:
             raise TrainingError(
-                "no utterance of the training data has a text", where=bench.train_data.name,
+                "no utterance of the training data has a text", where=bench.training.data.name,
                 hint="Name data with transcripts: --set train=DATA",
             )  # fmt: skip
         layout = self._layout(card, text=alphabet.size)
         longest = float(self.params.get("longest_seconds", 20))
         used, seen = [], []
-        for utterance, tokens in zip(utterances, bench.train_tokens(seed=seed), strict=True):
+        for utterance, tokens in zip(utterances, bench.training.tokens(seed=seed), strict=True):
             if isinstance(tokens, ItemError):
                 continue
             seen.append(tokens)

@@ -16,7 +16,8 @@ import numpy as np
 import numpy.typing as npt
 
 from tokbench.audio import to_flac
-from tokbench.bench import Bench, Clip
+from tokbench.bench import BENCH_MODULES, Bench
+from tokbench.clip import Clip
 from tokbench.config import JudgeCard, TaskCard, TokenizerCard
 from tokbench.data.dataset import Dataset, Utterance
 from tokbench.errors import CardError, DatasetError, ItemError, NotApplicable
@@ -47,7 +48,7 @@ class VoiceConversion(Protocol):
     """Encode source and reference, decode across, judge."""
 
     code_modules: ClassVar[tuple[str, ...]] = (
-        "tokbench.bench", "tokbench.protocols.base", "tokbench.protocols.reconstruction", "tokbench.metrics.conversion",
+        *BENCH_MODULES, "tokbench.protocols.base", "tokbench.protocols.reconstruction", "tokbench.metrics.conversion",
         "tokbench.metrics.mos", "tokbench.metrics.pitch", "tokbench.metrics.speaker", "tokbench.metrics.wer",
     )  # fmt: skip
     estimate_modules: ClassVar[tuple[str, ...]] = (

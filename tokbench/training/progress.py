@@ -41,7 +41,7 @@ class Running:
 
 
 def reporter(store: Path, live: Callable[[str], Log] | None = None) -> Callable[[str], Log]:
-    """What `Bench.report` is: label of a training -> where its points go.
+    """What `TrainingStage.report` is: label of a training -> where its points go.
 
     Args:
         store: root of the store.
