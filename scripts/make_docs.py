@@ -19,7 +19,8 @@ from typing import Any, TypeVar
 
 import yaml
 
-from tokbench.config import Card, DatasetCard, JudgeCard, SuiteCard, TaskCard, TokenizerCard, Weights, load_card
+from tokbench.card_files import load_card
+from tokbench.config import Card, DatasetCard, JudgeCard, SuiteCard, TaskCard, TokenizerCard, Weights
 from tokbench.data.load import EMBEDDED
 from tokbench.data.mini_en import load_mini_en
 from tokbench.leaderboard.board import load_board

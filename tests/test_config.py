@@ -5,7 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from tokbench.config import TokenizerCard, load_card
+from tokbench.card_files import load_card
+from tokbench.config import TokenizerCard
 from tokbench.errors import CardError
 
 GOOD = """\

@@ -16,16 +16,8 @@ from importlib.metadata import entry_points
 from pathlib import Path
 from typing import TypeVar
 
-from tokbench.config import (
-    AnyCard,
-    Card,
-    DatasetCard,
-    JudgeCard,
-    SuiteCard,
-    TaskCard,
-    TokenizerCard,
-    load_card,
-)
+from tokbench.card_files import load_card
+from tokbench.config import AnyCard, Card, DatasetCard, JudgeCard, SuiteCard, TaskCard, TokenizerCard
 from tokbench.errors import CardError, MissingBackend, UnknownName
 
 __all__ = [

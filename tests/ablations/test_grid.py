@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from tokbench.ablations.grid import Grid, ProfileName, find_grid, grids, stages
-from tokbench.config import load_card
+from tokbench.card_files import load_card
 from tokbench.errors import CardError, UnknownName
 from tokbench.kanade.training.recipe import differences, load_recipe
 from tokbench.registry import package_folder

@@ -13,7 +13,8 @@ import pandas as pd
 from leaderboard.fakes import ASR, SENTENCES, SPEAKER, SPEAKERS, Fake, dataset, judges, manifest, tokenizer_card
 
 from tokbench.audio import to_flac
-from tokbench.config import TaskCard, TokenizerCard, load_card
+from tokbench.card_files import load_card
+from tokbench.config import TaskCard, TokenizerCard
 from tokbench.data.alignment import PHONES, SILENCE
 from tokbench.errors import NotApplicable
 from tokbench.jobs import protocol_of

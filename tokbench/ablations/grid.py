@@ -8,7 +8,8 @@ from typing import Any, Literal
 
 from pydantic import Field, model_validator
 
-from tokbench.config import Card, Strict, load_card
+from tokbench.card_files import load_card
+from tokbench.config import Card, Strict
 from tokbench.errors import UnknownName
 from tokbench.kanade.training.recipe import Recipe, load_recipe
 from tokbench.registry import package_folder

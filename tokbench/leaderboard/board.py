@@ -6,7 +6,8 @@ from pathlib import Path
 
 from pydantic import Field
 
-from tokbench.config import Card, Strict, load_card
+from tokbench.card_files import load_card
+from tokbench.config import Card, Strict
 from tokbench.errors import UserError
 from tokbench.registry import package_folder
 

@@ -7,7 +7,8 @@ from typing import Literal
 
 from pydantic import model_validator
 
-from tokbench.config import Card, Strict, load_card
+from tokbench.card_files import load_card
+from tokbench.config import Card, Strict
 from tokbench.registry import package_folder
 
 __all__ = ["Published", "PublishedColumn", "PublishedRow", "PublishedTable", "Source", "load_published"]

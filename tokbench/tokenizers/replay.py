@@ -20,7 +20,8 @@ import numpy as np
 
 import tokbench
 from tokbench.audio import SUFFIXES, read_audio
-from tokbench.config import TokenizerCard, load_card, parse_card
+from tokbench.card_files import load_card, parse_card
+from tokbench.config import TokenizerCard
 from tokbench.errors import CardError, DatasetError, ItemError, TokensError, UserError
 from tokbench.types import Encoded, Wave
 

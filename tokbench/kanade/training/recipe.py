@@ -8,7 +8,8 @@ from typing import Any, Literal
 
 from pydantic import Field, ValidationError, model_validator
 
-from tokbench.config import Card, Strict, load_card
+from tokbench.card_files import load_card
+from tokbench.config import Card, Strict
 from tokbench.errors import UserError
 from tokbench.kanade.config import KANADE_12HZ, KANADE_25HZ, KANADE_25HZ_CLEAN, KanadeConfig
 
