@@ -9,10 +9,8 @@ from __future__ import annotations
 import hashlib
 import io
 import logging
-import os
 import re
 import sys
-import uuid
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
@@ -25,22 +23,13 @@ import numpy as np
 from tokbench.audio import RESAMPLER
 from tokbench.config import JudgeCard, TaskCard
 from tokbench.data.dataset import Dataset
-from tokbench.errors import DatasetError, NotApplicable, StoreError, TokenizerUnavailable
+from tokbench.errors import DatasetError, NotApplicable, TokenizerUnavailable
 from tokbench.handle import TokenizerHandle, judge_identity
 from tokbench.jobs import Job, Outcome, protocol_of
 from tokbench.manifest import git_state, machine, package_versions, started_now, torch_facts
 from tokbench.protocols.base import Item, Protocol, Row, Take
-from tokbench.results import (
-    RESULT_FILE,
-    Coverage,
-    DatasetRecord,
-    Estimate,
-    Failure,
-    Manifest,
-    Result,
-    SampleClip,
-    TableFile,
-)
+from tokbench.result_files import parquet, write_result
+from tokbench.results import Coverage, DatasetRecord, Estimate, Failure, Manifest, Result
 from tokbench.store.code import modules_hash
 from tokbench.store.store import Store
 from tokbench.store.units import Payload, UnitKey
@@ -170,7 +159,8 @@ def run(
         try:
             protocol.check(cell.tokenizer.card)
         except NotApplicable as reason:
-            yield _write(_not_applicable(cell, options, reason.what, started), cell, options, {}, [])
+            nothing = _not_applicable(cell, options, reason.what, started)
+            yield write_result(nothing, result_folder(cell, options), {}, [])
             continue
         cell = _with_training(cell, protocol, options, trainings)
         group = str(index)
@@ -262,7 +252,7 @@ def _collect(cell: Cell, protocol: Protocol, outcomes: list[Outcome], options: O
             for stage, spent in outcome.seconds.items():
                 seconds[stage] += spent
     tables = {name: pd.DataFrame(part) for name, part in rows.items()}
-    files = {name: _parquet(table) for name, table in tables.items()}
+    files = {name: parquet(table) for name, table in tables.items()}
     # What is published is computed from what is stored, exactly as the audit will do it.
     tables = {name: pd.read_parquet(io.BytesIO(data)) for name, data in files.items()}
     derived = _derived(cell, protocol, tables, files, options)
@@ -288,19 +278,7 @@ def _collect(cell: Cell, protocol: Protocol, outcomes: list[Outcome], options: O
         manifest=_manifest(cell, options, started),
         timings=dict(seconds),
     )
-    return _write(result, cell, options, files, takes)
-
-
-def _rows_in(parquet: bytes) -> int:
-    from pyarrow.parquet import ParquetFile
-
-    return int(ParquetFile(io.BytesIO(parquet)).metadata.num_rows)
-
-
-def _parquet(table: pd.DataFrame) -> bytes:
-    buffer = io.BytesIO()
-    table.to_parquet(buffer, index=False)
-    return buffer.getvalue()
+    return write_result(result, result_folder(cell, options), files, takes)
 
 
 def _derived(
@@ -313,7 +291,7 @@ def _derived(
     found = store.get(key)
     if found is None:
         made = protocol.derived(tables, cell.tokenizer.card)
-        found = Payload({name: np.frombuffer(_parquet(table), np.uint8) for name, table in made.items()})
+        found = Payload({name: np.frombuffer(parquet(table), np.uint8) for name, table in made.items()})
         store.put(key, found)
     return {name: data.tobytes() for name, data in found.arrays.items()}
 
@@ -392,47 +370,3 @@ def _not_applicable(cell: Cell, options: Options, reason: str, started: str) -> 
         coverage=None,
         manifest=_manifest(cell, options, started),
     )
-
-
-def _write(result: Result, cell: Cell, options: Options, files: dict[str, bytes], takes: Sequence[Take]) -> Result:
-    folder = result_folder(cell, options)
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        for name, data in files.items():
-            _replace_file(folder / f"{name}.parquet", data)
-            result.tables[name] = TableFile(
-                path=f"{name}.parquet", sha256=hashlib.sha256(data).hexdigest(), rows=_rows_in(data)
-            )
-        clips = folder / "samples"
-        if takes:
-            clips.mkdir(exist_ok=True)
-        for take in takes:
-            name = re.sub(r"[^A-Za-z0-9._-]+", "_", f"{take.item}-{take.kind}") + ".flac"
-            _replace_file(clips / name, take.flac)
-            result.samples.append(
-                SampleClip(
-                    item=take.item, kind=take.kind, path=f"samples/{name}", text=take.text, transcript=take.transcript
-                )
-            )
-        # Last, so that a folder with a result.json is complete.
-        _replace_file(folder / RESULT_FILE, result.model_dump_json(indent=1).encode())
-    except OSError as error:
-        raise StoreError(
-            f"the result cannot be written ({error.strerror})",
-            where=str(folder),
-            hint="What was computed is in the store: free some space or name another --output, then run again",
-        ) from error
-    result.folder = folder
-    return result
-
-
-def _replace_file(path: Path, data: bytes) -> None:
-    temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex}")
-    try:
-        with temporary.open("wb") as file:
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
-        temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)
