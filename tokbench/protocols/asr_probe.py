@@ -28,7 +28,7 @@ from tokbench.store.code import modules_hash
 from tokbench.store.units import Payload, canonical_json
 from tokbench.training.checkpoint import Checkpoint
 from tokbench.training.curves import curve_rows
-from tokbench.training.loop import Log, load_weights
+from tokbench.training.loop import LOOP_MODULES, Log, load_weights
 from tokbench.training.recipe import Recipe
 from tokbench.types import Encoded
 
@@ -50,7 +50,7 @@ class AsrProbe(Protocol):
 
     code_modules: ClassVar[tuple[str, ...]] = (
         *_WEIGHTS, "tokbench.probes.ctc", "tokbench.metrics.wer", *BENCH_MODULES, "tokbench.protocols.base",
-        "tokbench.training.loop", "tokbench.training.order", "tokbench.training.recipe", "tokbench.training.curves",
+        *LOOP_MODULES, "tokbench.training.curves",
     )  # fmt: skip
     estimate_modules: ClassVar[tuple[str, ...]] = ("tokbench.stats", "tokbench.bootstrap", "tokbench.metrics.lexical")
 

@@ -30,6 +30,7 @@ from tokbench.probes.teaching import Course, decoder_config
 from tokbench.protocols.base import Components, Item, Protocol, Row, Shard, Take, failed_row
 from tokbench.protocols.probing import PROBE_MODULES, Plan, encode_in_slices, evenly, layout_of, over_seeds, taught
 from tokbench.training.curves import curve_rows
+from tokbench.training.loop import LOOP_MODULES
 from tokbench.training.recipe import Recipe
 from tokbench.types import Encoded
 
@@ -51,7 +52,7 @@ class SpokenLanguageModel(Protocol):
 
     code_modules: ClassVar[tuple[str, ...]] = (
         *PROBE_MODULES, *BENCH_MODULES, "tokbench.metrics.language_model", "tokbench.metrics.wer",
-        "tokbench.probes.sampling", "tokbench.protocols.base", "tokbench.protocols.probing", "tokbench.training.loop",
+        "tokbench.probes.sampling", "tokbench.protocols.base", "tokbench.protocols.probing", *LOOP_MODULES,
     )  # fmt: skip
     estimate_modules: ClassVar[tuple[str, ...]] = (
         "tokbench.metrics.base", "tokbench.metrics.language_model", "tokbench.protocols.probing", "tokbench.stats",

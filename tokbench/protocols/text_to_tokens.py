@@ -40,6 +40,7 @@ from tokbench.protocols.probing import (
 )
 from tokbench.protocols.spoken import Speech, speech_metrics, speech_rows
 from tokbench.training.curves import curve_rows
+from tokbench.training.loop import LOOP_MODULES
 from tokbench.training.recipe import Recipe
 from tokbench.types import Encoded
 
@@ -62,7 +63,7 @@ class TextToTokens(Protocol):
         *PROBE_MODULES, *BENCH_MODULES, "tokbench.metrics.mos", "tokbench.metrics.speaker",
         "tokbench.metrics.text_to_speech", "tokbench.metrics.wer", "tokbench.probes.characters",
         "tokbench.probes.sampling", "tokbench.protocols.base", "tokbench.protocols.probing",
-        "tokbench.protocols.spoken", "tokbench.training.loop",
+        "tokbench.protocols.spoken", *LOOP_MODULES,
     )  # fmt: skip
     estimate_modules: ClassVar[tuple[str, ...]] = (
         "tokbench.bootstrap", "tokbench.metrics.base", "tokbench.metrics.mos", "tokbench.metrics.text_to_speech",

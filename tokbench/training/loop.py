@@ -9,19 +9,29 @@ from __future__ import annotations
 import contextlib
 import time
 from collections.abc import Callable, Iterator, Mapping
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from tokbench.errors import MissingBackend, TrainingError
 from tokbench.store.units import Payload
 from tokbench.training.checkpoint import Checkpoint, pack_tensors, unpack_tensors
+from tokbench.training.feeding import ahead, moved
 from tokbench.training.recipe import Recipe
+from tokbench.training.state import check_same, restore, trained_weights
 
 if TYPE_CHECKING:
     import torch
 
-__all__ = ["Batch", "Fitted", "Log", "Point", "fit", "load_weights", "seeded"]
+__all__ = ["LOOP_MODULES", "Batch", "Fitted", "Log", "Point", "fit", "load_weights", "seeded"]
+
+LOOP_MODULES = (
+    "tokbench.training.feeding",
+    "tokbench.training.loop",
+    "tokbench.training.order",
+    "tokbench.training.recipe",
+    "tokbench.training.state",
+)
+"""What decides the outcome of a training beside the model and its data; for store keys."""
 
 _WRITING = 0.05  # share of the time that checkpoints may take
 
@@ -76,7 +86,7 @@ class Fitted:
 
     def payload(self) -> Payload:
         """Trained weights and curves, for the store."""
-        arrays, dtypes = pack_tensors(_weights(self.model), "model")
+        arrays, dtypes = pack_tensors(trained_weights(self.model), "model")
         return Payload(arrays, {"dtypes": dtypes, "curves": self.curves, "facts": self.facts})
 
 
@@ -97,7 +107,7 @@ def load_weights(model: torch.nn.Module, payload: Payload) -> None:
     Raises:
         TrainingError: names or shapes differ; says which.
     """
-    _restore(model, unpack_tensors(payload, "model"))
+    restore(model, unpack_tensors(payload, "model"))
 
 
 def fit(
@@ -193,7 +203,7 @@ class _Training:
         self.model.train()
         self._since = self._saved = time.monotonic()
         begun_step, begun_tokens = self.step, self.tokens
-        for batch in _ahead(batches, range(self.step, self.recipe.steps), wanted=self.on_cuda):
+        for batch in ahead(batches, range(self.step, self.recipe.steps), wanted=self.on_cuda):
             self._step(forward, batch)
             if self.step % self.recipe.log_every == 0 or self.step == self.recipe.steps:
                 self._check()
@@ -214,7 +224,7 @@ class _Training:
         import torch
 
         drawn = torch.get_rng_state()
-        inputs = {name: _moved(value, self.device) for name, value in batch.inputs.items()}
+        inputs = {name: moved(value, self.device) for name, value in batch.inputs.items()}
         lr = self.recipe.lr_at(self.step)
         for group in self.optimizer.param_groups:
             group["lr"] = lr
@@ -289,7 +299,7 @@ class _Training:
 
         assert self.checkpoint is not None
         start = time.monotonic()
-        arrays, dtypes = pack_tensors(_weights(self.model), "model")
+        arrays, dtypes = pack_tensors(trained_weights(self.model), "model")
         moments, more = pack_tensors(self._moments(), "optimizer")
         sums, _ = pack_tensors(self.sums, "sums")
         states = {"cpu": torch.get_rng_state()}
@@ -322,8 +332,8 @@ class _Training:
         if payload is None:
             return
         record = payload.record
-        _same(record["identity"], self.identity)
-        _restore(self.model, unpack_tensors(payload, "model"))
+        check_same(record["identity"], self.identity)
+        restore(self.model, unpack_tensors(payload, "model"))
         state: dict[int, dict[str, torch.Tensor]] = {}
         for name, value in unpack_tensors(payload, "optimizer").items():
             index, _, entry = name.partition("/")
@@ -359,67 +369,6 @@ class _Training:
         if self.on_cuda:
             facts["peak_memory_bytes"] = torch.cuda.max_memory_allocated()
         return Fitted(self.model, self.curves, facts)
-
-
-def _weights(model: torch.nn.Module) -> dict[str, torch.Tensor]:
-    """What training changes: parameters that are trained, and buffers. A frozen base model is not copied."""
-    frozen = {name for name, parameter in model.named_parameters() if not parameter.requires_grad}
-    return {name: tensor for name, tensor in model.state_dict().items() if name not in frozen}
-
-
-def _restore(model: torch.nn.Module, found: dict[str, torch.Tensor]) -> None:
-    wanted = _weights(model)
-    for name in sorted(wanted.keys() | found.keys()):
-        have = tuple(found[name].shape) if name in found else None
-        want = tuple(wanted[name].shape) if name in wanted else None
-        if have != want:
-            raise TrainingError(
-                f"the weight {name} is {list(have) if have else 'absent'}, the model needs "
-                f"{list(want) if want else 'none'}: the vocabulary or the model has changed since",
-                where="checkpoint",
-                hint="Remove it (tokbench cache gc --stage checkpoint), or train with what it was made with",
-            )
-    model.load_state_dict(found, strict=False)
-
-
-def _same(old: Mapping[str, Any], new: Mapping[str, Any]) -> None:
-    """Raise where a fact differs from what the checkpoint was made with."""
-    import json
-
-    now = json.loads(json.dumps(new))
-    for name in sorted(old.keys() | now.keys()):
-        if old.get(name) != now.get(name):
-            raise TrainingError(
-                f"was made with another {name}: {_short(old.get(name))} then, {_short(now.get(name))} now",
-                where="checkpoint",
-                hint="Remove it (tokbench cache gc --stage checkpoint), or train with what it was made with",
-            )
-
-
-def _short(value: object) -> str:
-    text = str(value)
-    return text if len(text) <= 120 else f"{text[:117]}..."
-
-
-def _moved(value: Any, device: str) -> Any:
-    """Tensors, also in lists and tuples, on the device."""
-    if isinstance(value, list | tuple):
-        return [_moved(one, device) for one in value]
-    return value.to(device, non_blocking=True) if hasattr(value, "to") else value
-
-
-def _ahead(batches: Callable[[int], Batch], steps: range, *, wanted: bool) -> Iterator[Batch]:
-    """The batches in order; where wanted, each is made while the device works on the one before."""
-    if not wanted or not steps:
-        yield from map(batches, steps)
-        return
-    with ThreadPoolExecutor(1) as pool:
-        following = pool.submit(batches, steps[0])
-        for step in steps:
-            batch = following.result()
-            if step + 1 < steps.stop:
-                following = pool.submit(batches, step + 1)
-            yield batch
 
 
 @contextlib.contextmanager

@@ -15,13 +15,12 @@ from tokbench.store.code import modules_hash
 from tokbench.store.store import Store
 from tokbench.store.units import Payload, UnitKey
 from tokbench.training.checkpoint import Checkpoint
-from tokbench.training.loop import Log
+from tokbench.training.loop import LOOP_MODULES, Log
 from tokbench.types import Encoded
 
 __all__ = ["TrainingStage"]
 
 _UNIT = 8
-_MODULES = ("tokbench.training.loop", "tokbench.training.order", "tokbench.training.recipe")
 
 
 @dataclass
@@ -74,7 +73,7 @@ class TrainingStage:
         Raises:
             TrainingError: of `run`; nothing is kept but the checkpoint.
         """
-        facts = {**parts, "device": self.device, "loop": modules_hash(_MODULES)}
+        facts = {**parts, "device": self.device, "loop": modules_hash(LOOP_MODULES)}
         key = UnitKey("train", facts, label)
         found = self.store.get(key) if self.store is not None else None
         if found is not None:
