@@ -13,8 +13,8 @@ import shutil
 import sqlite3
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import closing, contextmanager
+from collections.abc import Callable, Mapping
+from contextlib import closing
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -31,6 +31,7 @@ from tokbench.mlflow_payload import (
     payload,
     result_hash,
 )
+from tokbench.mlflow_scope import quiet_mlflow
 from tokbench.results import Result
 
 __all__ = ["DEFAULT_URI", "Tracker"]
@@ -38,17 +39,6 @@ __all__ = ["DEFAULT_URI", "Tracker"]
 DEFAULT_URI = "sqlite:///mlflow.db"
 
 _log = logging.getLogger(__name__)
-
-_SCOPE = {
-    "MLFLOW_HTTP_REQUEST_TIMEOUT": "10",
-    "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "1",
-    "MLFLOW_HTTP_REQUEST_BACKOFF_FACTOR": "1",
-    "MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT": "true",
-    "MLFLOW_DISABLE_TELEMETRY": "true",
-    "MLFLOW_LOGGING_LEVEL": "ERROR",
-    "MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR": "false",
-}
-"""Set while MLflow works for us, where the user has not set them: fail fast, keep stdout clean, send no telemetry."""
 
 _PAUSE = 60.0
 """Seconds after a failure in which results go straight to the spool."""
@@ -112,7 +102,7 @@ class Tracker:
         """
         from mlflow.entities import Metric
 
-        with _scope():
+        with quiet_mlflow():
             client = self._connect()
             run = client.create_run(
                 self._experiment(client, self.suite),
@@ -121,7 +111,7 @@ class Tracker:
             )
 
         def send(step: int, now: int, values: Mapping[str, float]) -> None:
-            with _scope():
+            with quiet_mlflow():
                 if not values:
                     client.set_terminated(run.info.run_id, status="FINISHED")
                     return
@@ -168,7 +158,7 @@ class Tracker:
     def _try(self, result: Result, suite: str) -> str | None:
         """Send; the reason in one line where it does not work."""
         try:
-            with _scope():
+            with quiet_mlflow():
                 self._send(result, suite)
         except ModuleNotFoundError as error:
             if error.name not in ("mlflow", "mlflow.tracking"):
@@ -370,25 +360,6 @@ def _dataset_input(result: Result) -> Any:
         profile=json.dumps(record.model_dump(include={"utterances", "speakers", "seconds", "language", "synthetic"})),
     )
     return DatasetInput(dataset=dataset, tags=[InputTag("mlflow.data.context", "evaluation")])
-
-
-@contextmanager
-def _scope() -> Iterator[None]:
-    """Environment for MLflow's calls, and quiet loggers; both as before afterwards."""
-    added = [name for name in _SCOPE if name not in os.environ]
-    loggers = [logging.getLogger(name) for name in ("mlflow", "alembic", "urllib3")]
-    levels = [logger.level for logger in loggers]
-    for name in added:
-        os.environ[name] = _SCOPE[name]
-    for logger in loggers:
-        logger.setLevel(logging.ERROR)
-    try:
-        yield
-    finally:
-        for name in added:
-            os.environ.pop(name, None)
-        for logger, level in zip(loggers, levels, strict=True):
-            logger.setLevel(level)
 
 
 def _sqlite_path(uri: str) -> Path | None:
