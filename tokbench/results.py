@@ -6,13 +6,17 @@ per-item rows lie beside it as Parquet, named with their sha256.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
 from tokbench.config import JudgeCard, TaskCard, TokenizerCard
 from tokbench.streams import Direction
+
+if TYPE_CHECKING:
+    from tokbench.metrics.base import Metric
 
 __all__ = ["Coverage", "DatasetRecord", "Estimate", "Failure", "Manifest", "Result", "SampleClip", "TableFile"]
 
@@ -48,6 +52,39 @@ class Estimate(_Record):
     """The table of rows that it is computed from."""
     headline: bool = False
     note: str | None = None
+
+    @classmethod
+    def of(
+        cls,
+        metric: Metric,
+        value: float | None,
+        *,
+        method: str,
+        n: int,
+        ci95: tuple[float, float] | None = None,
+        clusters: int | None = None,
+        undefined: int = 0,
+        reasons: Mapping[str, int] | None = None,
+        table: str = "items",
+        headline: bool = False,
+    ) -> Estimate:
+        """A value of a metric, under the metric's name, title, unit, scale and direction."""
+        return cls(
+            metric=metric.name,
+            title=metric.title,
+            value=value,
+            unit=metric.unit,
+            scale=metric.scale,
+            direction=metric.direction,
+            ci95=ci95,
+            method=method,
+            n=n,
+            clusters=clusters,
+            undefined=undefined,
+            reasons=dict(reasons or {}),
+            table=table,
+            headline=headline,
+        )
 
 
 class Failure(_Record):

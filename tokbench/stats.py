@@ -134,13 +134,9 @@ def estimate(
         method = f"{formula}; {kind} over {clusters.label}, {draws} draws, seed {seed}, expanded 95 % percentiles"
         if lost:
             method += f", {lost} draws without a value left out"
-    return Estimate(
-        metric=metric.name,
-        title=metric.title,
-        value=value,
-        unit=metric.unit,
-        scale=metric.scale,
-        direction=metric.direction,
+    return Estimate.of(
+        metric,
+        value,
         ci95=interval,
         method=method,
         n=len(usable),

@@ -252,13 +252,9 @@ def _counted(one: Metric, parts: Components, card: TokenizerCard) -> Estimate:
 def _estimate(
     one: Metric, value: float | None, method: str, n: int, ci95: tuple[float, float] | None, clusters: int | None
 ) -> Estimate:
-    return Estimate(
-        metric=one.name,
-        title=one.title,
-        value=value,
-        unit=one.unit,
-        scale=one.scale,
-        direction=one.direction,
+    return Estimate.of(
+        one,
+        value,
         ci95=ci95,
         method=method,
         n=n,

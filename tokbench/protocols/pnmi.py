@@ -193,18 +193,13 @@ def _estimate(definition: Metric, rows: pd.DataFrame) -> Estimate:
             half = float(-stdtrit(n - 1, 0.025)) * error
             interval = (value - half, value + half)
             method += f"; jackknife over {n} speakers, Student's t"
-    return Estimate(
-        metric=definition.name,
-        title=definition.title,
-        value=value,
-        unit=definition.unit,
-        scale=definition.scale,
-        direction=definition.direction,
+    return Estimate.of(
+        definition,
+        value,
         ci95=interval,
         method=method,
         n=frames,
         clusters=len(speakers) if interval is not None else None,
         reasons={} if value is not None else {"fewer than two phones": frames},
-        undefined=0,
         table="joint",
     )

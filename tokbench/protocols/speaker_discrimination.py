@@ -197,9 +197,8 @@ class SpeakerDiscrimination(Protocol):
             spread = f"by split {', '.join(f'{100 * v:.1f} %' for v in by_seed)}"
         except UndefinedMetric as reason:
             reasons, spread = {reason.what: len(items)}, reason.what
-        return Estimate(
-            metric=name, title=definition.title, value=value, unit=definition.unit, scale=definition.scale,
-            direction=definition.direction, method=f"linear probe on disjoint speakers, {len(seeds)} splits; {spread}",
+        return Estimate.of(
+            definition, value, method=f"linear probe on disjoint speakers, {len(seeds)} splits; {spread}",
             n=len(items), undefined=len(items) if value is None else 0, reasons=reasons, table="vectors",
         )  # fmt: skip
 
