@@ -14,8 +14,9 @@ The items are synthetic: 40 speakers, 40 phones, contexts with Zipf-distributed 
 a frame is the sum of a phone's, a neighbourhood's and a speaker's vector and of noise.
 
 `--exact` computes the score of conditions within speakers once more with frames, distances and paths in float64, which
-is slow. Both engines work in float32: where two distances are equal to its 24 bits, a triplet may fall to either side,
-and one triplet in a small cell moves the score by more than 1e-6.
+is slow. The engine takes inner products in float32 and the rest in float64, fastabx everything in float32: where two
+distances are equal to that precision, a triplet may fall to either side, and one triplet in a small cell moves the
+score by up to a few 1e-6.
 """
 
 from __future__ import annotations

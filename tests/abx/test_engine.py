@@ -13,14 +13,16 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tokbench.abx import pool, scheduler
+from tokbench.abx import kernels, pool, scheduler, torch_backend
 from tokbench.abx.engine import empty_items, score_abx
 from tokbench.abx.features import ArrayFeatures, FolderFeatures
 from tokbench.abx.items import SCALE, Items, Labels, read_items
+from tokbench.abx.representation import lattice, prepare, store_frames
 from tokbench.abx.slicing import frame_slices
 from tokbench.errors import DatasetError, MissingBackend, UserError
 
 pytest.importorskip("numba")
+torch = pytest.importorskip("torch")
 
 RATE = Fraction(50)
 
@@ -28,17 +30,17 @@ RATE = Fraction(50)
 def dtw(lattice: np.ndarray) -> float:
     """Cost along the best path over its length, by the recurrence and a backward walk."""
     n, m = lattice.shape
-    cost = np.full((n, m), np.float32(np.inf), np.float32)
+    cost = np.full((n, m), np.inf)
     for i, j in itertools.product(range(n), range(m)):
         before = [cost[a, b] for a, b in ((i - 1, j - 1), (i, j - 1), (i - 1, j)) if a >= 0 and b >= 0]
-        cost[i, j] = lattice[i, j] + (min(before) if before else np.float32(0))
+        cost[i, j] = lattice[i, j] + (min(before) if before else 0.0)
     i, j, steps = n - 1, m - 1, 1
     while i or j:
         options = [(cost[a, b], rank, a, b) for rank, (a, b) in enumerate(((i - 1, j - 1), (i, j - 1), (i - 1, j)))
                    if a >= 0 and b >= 0]  # fmt: skip
         _, _, i, j = min(options)
         steps += 1
-    return float(cost[-1, -1] / np.float32(steps))
+    return float(cost[-1, -1] / steps)
 
 
 def frame_distance(x: np.ndarray, y: np.ndarray, distance: str) -> np.ndarray:
@@ -163,6 +165,29 @@ def test_scores_are_those_of_the_definition(seed: int, condition: tuple[str, str
         except DatasetError:
             continue  # too few items for a cell
         assert found.error == pytest.approx(slow(items, arrays, *condition, distance), abs=1e-9), distance
+
+
+def test_distances_of_items_are_those_of_float64() -> None:
+    """Near ties are decided by the rounding of the inner products alone; paths summed in float32 are off by 1e-7."""
+    rng = np.random.default_rng(3)
+    frames = rng.standard_normal((120, 768))
+    ready = prepare(store_frames(frames, "angular", "test"), "angular", None)
+    square = np.empty((120, 120))
+    lattice(ready, ready, "angular", square)
+    edge, n = np.arange(0, 121, 8), 15
+    found = np.empty((n, n))
+    one, own = np.zeros(n, np.int64), np.zeros((1, 1), np.int64)
+    kernels.group_pairs(square, edge[:-1], edge[1:], one, one, own, found)
+    i, j = np.triu_indices(n, 1)
+    columns = {"frames": torch.from_numpy(ready.frames), "null": torch.from_numpy(ready.null)}
+    as_on_cuda = torch_backend._lattice(columns, columns, "angular")
+    eight = np.full(len(i), 8)
+    forth, _ = torch_backend._warp_all(as_on_cuda, edge[i], eight, edge[j], eight)
+    unit = frames / np.linalg.norm(frames, axis=1, keepdims=True)
+    true = np.arccos(np.clip(unit @ unit.T, -1, 1)) / np.pi
+    expected = [dtw(true[edge[a] : edge[a + 1], edge[b] : edge[b + 1]]) for a, b in zip(i, j, strict=True)]
+    assert np.abs(found[i, j] - expected).max() < 8e-9
+    assert np.abs(forth - expected).max() < 8e-9
 
 
 @pytest.mark.parametrize(("speaker", "context"), CONDITIONS)

@@ -91,24 +91,25 @@ def prepare(kept: F32, distance: str, centre: F32 | None) -> Metricised:
     return Metricised(kept, nothing, no_side)
 
 
-def lattice(rows: Metricised, columns: Metricised, distance: str, out: F32) -> None:
-    """Distances of every frame of `rows` to every frame of `columns`, into `out` float32 `[n, m]`."""
+def lattice(rows: Metricised, columns: Metricised, distance: str, out: npt.NDArray[np.floating]) -> None:
+    """Distances of every frame of `rows` to every frame of `columns`, into `out` float64 or float32 `[n, m]`."""
     from tokbench.abx import kernels
 
     if distance == "identical":
         np.not_equal(rows.frames, columns.frames.T, out=out)
         return
+    dot = out if out.dtype == np.float32 else np.empty(out.shape, np.float32)
     if distance == "kl":
         half = rows.frames.shape[1] // 2
-        np.matmul(rows.frames[:, :half], columns.frames[:, half:].T, out=out)
+        np.matmul(rows.frames[:, :half], columns.frames[:, half:].T, out=dot)
         # Among themselves, the other half is the transpose.
-        out += out.T.copy() if rows is columns else rows.frames[:, half:] @ columns.frames[:, :half].T
+        dot += dot.T.copy() if rows is columns else rows.frames[:, half:] @ columns.frames[:, :half].T
     else:
-        np.matmul(rows.frames, columns.frames.T, out=out)
+        np.matmul(rows.frames, columns.frames.T, out=dot)
     finish: dict[str, tuple[Any, Any, Any]] = {
         "angular": (kernels.angular, rows.null, columns.null),
         "euclidean": (kernels.euclidean, rows.side, columns.side),
         "kl": (kernels.kl, rows.side, columns.side),
     }
     kernel, own, other = finish[distance]
-    kernel(out, rows.frames, columns.frames, own, other)
+    kernel(dot, out, rows.frames, columns.frames, own, other)

@@ -25,14 +25,14 @@ Float = npt.NDArray[np.float64]
 Int = npt.NDArray[np.int64]
 
 SMALL_FRAMES = 1024
-"""A group of at most this many frames is one lattice (4 MiB)."""
+"""A group of at most this many frames is one lattice (12 MiB)."""
 BATCH_FRAMES = 8192
 """Frames of small groups handled by one call (24 MiB at 768 dimensions)."""
 TILE_ROWS, TILE_COLUMNS = 512, 1024
-"""Frames of a tile of a large group: 2 MiB, which stays in the cache between the product and the warping."""
-MATRIX_BYTES = 1 << 30
+"""Frames of a tile of a large group: 6 MiB, which stays in the cache between the product and the warping."""
+MATRIX_BYTES = 1 << 31
 """The distances of a large group are held at once up to this size; beyond it, by rows, every pair twice."""
-ROW_BYTES = 1 << 27
+ROW_BYTES = 1 << 28
 MAX_TABLE = 1 << 14
 """Distinct codes of a group up to which their distances are held as one table."""
 
@@ -137,14 +137,15 @@ def _batch_task(
             edge = bounds[a : b + 1]
             low, high = int(edge[0]), int(edge[-1])
             group = plan.group(index)
-            square = np.empty((high - low, high - low), np.float32)
+            # Distances of a codebook's vectors stay float32: a table of them must fit into memory.
+            square = np.empty((high - low, high - low), np.float64 if codebook is None else np.float32)
             if whole is not None:
                 rows = part_of(whole, low, high)
                 lattice(rows, rows, distance, square)
             else:
                 assert codebook is not None
                 _table_lattice(kept[low:high, 0].astype(np.int64), codebook, distance, square)
-            matrix = np.zeros((b - a, b - a), np.float32)
+            matrix = np.zeros((b - a, b - a))
             starts, stops = edge[:-1] - low, edge[1:] - low
             kernels.group_pairs(square, starts, stops, group.class_of, group.speaker, group.same, matrix)
             counts = np.zeros((len(group.phone), len(group.phone)), np.int64)
@@ -168,7 +169,7 @@ def part_of(whole: Metricised, low: int, high: int) -> Metricised:
     )
 
 
-def _table_lattice(codes: Int, codebook: F32, distance: str, out: F32) -> None:
+def _table_lattice(codes: Int, codebook: F32, distance: str, out: npt.NDArray[np.floating]) -> None:
     """Distances of codes by their vectors: those of distinct codes once, so that equal codes give equal distances."""
     used, local = np.unique(codes, return_inverse=True)
     np.take(code_table(codebook, used, distance)[:, local], local, axis=0, out=out)
@@ -212,8 +213,8 @@ def _large(
     group = plan.group(index)
     classes = len(group.phone)
     bounds = pool.bounds[item0 : item1 + 1]
-    whole = 4 * n * n <= MATRIX_BYTES
-    height = n if whole else max(1, ROW_BYTES // (4 * n + 8 * classes))
+    whole = 8 * n * n <= MATRIX_BYTES
+    height = n if whole else max(1, ROW_BYTES // (8 * n + 8 * classes))
     table: tuple[Int, F32] | None = None
     if codebook is not None:
         used = np.unique(pool.read(item0, item1)[:, 0]).astype(np.int64)
@@ -228,7 +229,7 @@ def _large(
 
         return prepare(store_frames(codebook[kept[:, 0].astype(np.int64)], distance, "codebook"), distance, None)
 
-    def tiles(out: F32, row0: int, i: tuple[int, int]) -> None:
+    def tiles(out: Float, row0: int, i: tuple[int, int]) -> None:
         """All tiles of a strip of rows."""
         start_i, stop_i = bounds[i[0] : i[1]] - bounds[i[0]], bounds[i[0] + 1 : i[1] + 1] - bounds[i[0]]
         rows = ready(*i) if table is None else None
@@ -236,7 +237,7 @@ def _large(
             start_j, stop_j = bounds[j[0] : j[1]] - bounds[j[0]], bounds[j[0] + 1 : j[1] + 1] - bounds[j[0]]
             if table is None:
                 assert rows is not None
-                square = np.empty((int(stop_i[-1]), int(stop_j[-1])), np.float32)
+                square: npt.NDArray[np.floating] = np.empty((int(stop_i[-1]), int(stop_j[-1])))
                 lattice(rows, ready(*j), distance, square)
             else:
                 codes_i = np.searchsorted(table[0], pool.read(item0 + i[0], item0 + i[1])[:, 0])
@@ -251,7 +252,7 @@ def _large(
     carried_from = 0
     for row0 in range(0, n, height):
         row1 = min(n, row0 + height)
-        out = np.zeros((row1 - row0, n), np.float32)
+        out = np.zeros((row1 - row0, n))
         for strip in [workers.submit(tiles, out, row0, span) for span in spans(bounds, row0, row1, TILE_ROWS)]:
             strip.result()
         c0, c1 = int(group.class_of[row0]), int(group.class_of[row1 - 1]) + 1
@@ -271,7 +272,7 @@ def _large(
 
 
 def _count(
-    distances: F32,
+    distances: Float,
     row0: int,
     class_of: Int,
     bounds: Int,

@@ -1,6 +1,7 @@
 """The engine on CUDA: lattices by matrix products, warping vectorised over pairs, counts on the CPU.
 
-Distances agree with the CPU's to float32's rounding. The code runs on any torch device, which is how it is tested.
+Frame distances agree with the CPU's to float32's rounding; what follows the inner products is float64, as there.
+The code runs on any torch device, which is how it is tested.
 """
 
 from __future__ import annotations
@@ -24,10 +25,11 @@ if TYPE_CHECKING:
 __all__ = ["run_groups"]
 
 F32 = npt.NDArray[np.float32]
+Float = npt.NDArray[np.float64]
 Int = npt.NDArray[np.int64]
 
 TILE_FRAMES = 8192
-"""Frames on each side of a lattice: 256 MiB."""
+"""Frames on each side of a lattice: 512 MiB."""
 PAIR_CELLS = 1 << 27
 """Cells of padded windows warped at once."""
 
@@ -55,7 +57,7 @@ def run_groups(
         while last < len(sizes) and held + int(frames[last]) <= TILE_FRAMES:
             held += int(frames[last])
             last += 1
-        if 4 * int(sizes[first]) ** 2 > 1 << 33:
+        if 8 * int(sizes[first]) ** 2 > 1 << 33:
             raise DatasetError(f"a context of {sizes[first]} items is too large for {device}; use --device cpu")
         groups = [plan.group(index) for index in range(first, last)]
         offsets = plan.starts[first : last + 1] - plan.starts[first]
@@ -76,10 +78,10 @@ def _distances(
     groups: list[Group],
     offsets: Int,
     item0: int,
-) -> list[F32]:
+) -> list[Float]:
     """Distance matrices `[n, n]` of neighbouring groups."""
     bounds = pool.bounds[item0 : item0 + int(offsets[-1]) + 1]
-    matrices = [np.zeros((len(g.class_of), len(g.class_of)), np.float32) for g in groups]
+    matrices = [np.zeros((len(g.class_of), len(g.class_of))) for g in groups]
     i, j, group_of = _pairs(groups, offsets)
     for r0, r1 in _spans(bounds):
         rows = _to(_ready(pool, distance, codebook, item0 + r0, item0 + r1), device)
@@ -157,10 +159,10 @@ def _lattice(rows: dict[str, torch.Tensor], columns: dict[str, torch.Tensor], di
     else:
         dot = left @ right.T
     if distance == "angular":
-        square = dot.clamp(-1, 1).acos() / math.pi
+        square = dot.double().clamp_(-1, 1).acos_().div_(math.pi)
         near = (dot > 0.9999).nonzero()
         for part in _portions(near):
-            chord = (left[part[0]] - right[part[1]]).norm(dim=1)
+            chord = (left[part[0]] - right[part[1]]).norm(dim=1).double()
             square[part] = 2 * torch.asin((chord / 2).clamp(max=1)) / math.pi
         square[rows["null"]] = 1.0
         square[:, columns["null"]] = 1.0
@@ -173,12 +175,12 @@ def _lattice(rows: dict[str, torch.Tensor], columns: dict[str, torch.Tensor], di
         for part in _portions(near):
             p, q = left[part[0]], right[part[1]]
             value[part] = ((p[:, :half] - q[:, :half]) * (p[:, half:] - q[:, half:])).sum(1)
-        return 0.5 * value.clamp(min=0)
+        return 0.5 * value.clamp(min=0).double()
     value = both - 2 * dot
     near = (value < 0.02 * both).nonzero()
     for part in _portions(near):
         value[part] = (left[part[0]] - right[part[1]]).square().sum(1)
-    return value.clamp(min=0).sqrt()
+    return value.clamp(min=0).double().sqrt()
 
 
 def _portions(places: torch.Tensor) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
@@ -187,9 +189,9 @@ def _portions(places: torch.Tensor) -> Iterator[tuple[torch.Tensor, torch.Tensor
         yield places[start : start + (1 << 18), 0], places[start : start + (1 << 18), 1]
 
 
-def _warp_all(square: torch.Tensor, start_i: Int, n: Int, start_j: Int, m: Int) -> tuple[F32, F32]:
-    """Mean cost along the best path of windows of a lattice, and that of their mirror images, float32 `[pairs]`."""
-    forth, back = np.empty(len(n), np.float32), np.empty(len(n), np.float32)
+def _warp_all(square: torch.Tensor, start_i: Int, n: Int, start_j: Int, m: Int) -> tuple[Float, Float]:
+    """Mean cost along the best path of windows of a lattice, and that of their mirror images, float64 `[pairs]`."""
+    forth, back = np.empty(len(n)), np.empty(len(n))
     order = np.argsort(np.maximum(n, m), kind="stable")
     first = 0
     while first < len(order):
@@ -202,7 +204,7 @@ def _warp_all(square: torch.Tensor, start_i: Int, n: Int, start_j: Int, m: Int) 
     return forth, back
 
 
-def _warp(square: torch.Tensor, start_i: Int, n: Int, start_j: Int, m: Int) -> tuple[F32, F32]:
+def _warp(square: torch.Tensor, start_i: Int, n: Int, start_j: Int, m: Int) -> tuple[Float, Float]:
     """Dynamic programming over the cells of the longest window, all pairs at once.
 
     Of equally good predecessors the diagonal one is taken, then the left one, then the upper one; in the mirror image
@@ -213,17 +215,17 @@ def _warp(square: torch.Tensor, start_i: Int, n: Int, start_j: Int, m: Int) -> t
     device = square.device
     si, sn, sj, sm = (torch.from_numpy(np.ascontiguousarray(v)).to(device) for v in (start_i, n, start_j, m))
     high, wide = int(n.max()), int(m.max())
-    infinite = torch.full((len(n),), math.inf, device=device)
+    infinite = torch.full((len(n),), math.inf, dtype=torch.float64, device=device)
     zero = torch.zeros(len(n), device=device)
     cost = [infinite] * wide
     steps, mirrored = [zero] * wide, [zero] * wide
-    found = [torch.empty(len(n), device=device) for _ in range(2)]
+    found = [torch.empty(len(n), dtype=torch.float64, device=device) for _ in range(2)]
     for i in range(high):
         row = si + torch.clamp(sn - 1, max=i)
         diagonal, diagonal_steps, diagonal_mirrored = infinite, zero, zero
         left, left_steps, left_mirrored = infinite, zero, zero
         for j in range(wide):
-            here = square[row, sj + torch.clamp(sm - 1, max=j)]
+            here = square[row, sj + torch.clamp(sm - 1, max=j)].double()
             up, up_steps, up_mirrored = cost[j], steps[j], mirrored[j]
             if i == 0 and j == 0:
                 value, count, other = here, zero + 1, zero + 1
