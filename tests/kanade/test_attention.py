@@ -71,7 +71,13 @@ def test_flash_is_called_as_it_documents(monkeypatch: pytest.MonkeyPatch) -> Non
     seen: list[tuple[int, ...]] = []
 
     def flash_attn_func(
-        q: Tensor, k: Tensor, v: Tensor, *, dropout_p: float = 0.0, window_size: tuple[int, int] = (-1, -1)
+        q: Tensor,
+        k: Tensor,
+        v: Tensor,
+        *,
+        dropout_p: float = 0.0,
+        softmax_scale: float | None = None,
+        window_size: tuple[int, int] = (-1, -1),
     ) -> Tensor:
         assert dropout_p == 0.0
         assert all(x.stride(-1) == 1 for x in (q, k, v)), "the last dimension must be contiguous"
@@ -79,14 +85,16 @@ def test_flash_is_called_as_it_documents(monkeypatch: pytest.MonkeyPatch) -> Non
         position = torch.arange(q.shape[1])
         offset = position - position[:, None]
         seeable = (offset >= -window_size[0]) & (offset <= window_size[1])
-        scores = torch.einsum("bihd,bjhd->bhij", q, k) / q.shape[-1] ** 0.5
+        scale = q.shape[-1] ** -0.5 if softmax_scale is None else softmax_scale
+        scores = torch.einsum("bihd,bjhd->bhij", q, k) * scale
         return torch.einsum("bhij,bjhd->bihd", scores.masked_fill(~seeable, -torch.inf).softmax(-1), v)
 
     package = ModuleType("flash_attn")
     package.flash_attn_func = flash_attn_func  # type: ignore[attr-defined]
     monkeypatch.setitem(sys.modules, "flash_attn", package)
     q, k, v = draw(91)
-    torch.testing.assert_close(attention._flash(q, k, v, 7, 0.0), definition(q, k, v, 7), atol=1e-5, rtol=1e-4)
+    made = attention._flash(q, k, v, 7, 0.0, q.shape[-1] ** -0.5)
+    torch.testing.assert_close(made, definition(q, k, v, 7), atol=1e-5, rtol=1e-4)
     assert seen == [(7, 7)]
 
 
