@@ -154,6 +154,7 @@ def run(
     alone: list[Job] = []
     plans: dict[str, tuple[Cell, Protocol, int]] = {}
     trainings: dict[str, Prepared] = {}
+    several = len({cell.task.name for cell in cells}) > 1
     for index, cell in enumerate(cells):
         protocol = protocol_of(cell.task)(cell.task, cell.judges, cell.params, cell.seed)
         try:
@@ -164,7 +165,15 @@ def run(
             continue
         cell = _with_training(cell, protocol, options, trainings)
         group = str(index)
-        cell_jobs = _cut(cell, protocol, options, group)
+        try:
+            cell_jobs = _cut(cell, protocol, options, group)
+        except DatasetError as reason:
+            if not several:
+                raise
+            # The run's other tasks can use this corpus; this one says why it cannot.
+            nothing = _not_applicable(cell, options, reason.what, started)
+            yield write_result(nothing, result_folder(cell, options), {}, [])
+            continue
         plans[group] = (cell, protocol, len(cell_jobs))
         (alone if protocol.alone else jobs).extend(cell_jobs)
     outcomes: dict[str, list[Outcome]] = defaultdict(list)

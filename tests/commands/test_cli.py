@@ -139,6 +139,17 @@ def test_bad_audio_makes_a_partial_run(terminal: Terminal, voice: Path, tmp_path
     assert "the reference is silent" in pesq["reasons"]
 
 
+def test_a_task_that_the_corpus_cannot_serve_leaves_the_others(terminal: Terminal) -> None:
+    words = ("run", "-t", "kmeans-mfcc-500", "--data", "mini-en", "--limit", "2", "--no-track", "--workers", "1")
+    assert terminal(*words, "--task", "speaker") == 2
+    assert "no same-speaker trial" in terminal.err
+    assert terminal(*words, "--task", "pnmi", "--task", "speaker", "--output", "out") == 0
+    status = {path.parent.parent.name: json.loads(path.read_text()) for path in Path("out").rglob("result.json")}
+    assert status["pnmi"]["status"] == "complete"
+    assert status["speaker"]["status"] == "not_applicable"
+    assert "no same-speaker trial" in status["speaker"]["reason"]
+
+
 def test_cache_commands(terminal: Terminal, voice: Path, tmp_path: Path) -> None:
     folder = tmp_path / "corpus"
     folder.mkdir()
