@@ -48,6 +48,7 @@ _SLICE = 8  # utterances encoded at a time, as every task does, so that they sha
 class AsrProbe(Protocol):
     """Tokens to text, by a reader that is trained for it."""
 
+    trains: ClassVar[bool] = True
     code_modules: ClassVar[tuple[str, ...]] = (
         *_WEIGHTS, "tokbench.probes.ctc", "tokbench.metrics.wer", *BENCH_MODULES, "tokbench.protocols.base",
         *LOOP_MODULES, "tokbench.training.curves",
@@ -76,17 +77,6 @@ class AsrProbe(Protocol):
             for seed in self._seeds()
             for u in dataset.utterances
         ]
-
-    def train_spec(self) -> str:
-        """The parameter `train`.
-
-        Raises:
-            UserError: it is not given.
-        """
-        named = super().train_spec()
-        if named is None:
-            raise UserError("names no training data", where=f"{self.task.name}: train", hint="Give --set train=DATA")
-        return named
 
     def check_training(self, train: Dataset, test: Dataset) -> None:
         """Refuse training data without texts, with audio of the test, or too small for the units."""

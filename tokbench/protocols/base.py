@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from tokbench.config import JudgeCard, TaskCard, TokenizerCard
 from tokbench.data.dataset import Dataset, Utterance
-from tokbench.errors import DatasetError, ItemError, NotApplicable, UndefinedMetric
+from tokbench.errors import DatasetError, ItemError, NotApplicable, UndefinedMetric, UserError
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -130,6 +130,8 @@ class Protocol(ABC):
     """Modules whose code decides the estimates."""
     alone: ClassVar[bool] = False
     """Measured after all others with nothing beside it, and never taken from the store or put there: the clock's."""
+    trains: ClassVar[bool] = False
+    """Whether probes are trained, so that the parameter `train` must name data."""
 
     def __init__(self, task: TaskCard, judges: Mapping[str, JudgeCard], params: Mapping[str, Any], seed: int) -> None:
         self.task = task
@@ -166,8 +168,14 @@ class Protocol(ABC):
         return parts
 
     def train_spec(self) -> str | None:
-        """The data that probes are trained on, as typed after `--data`; the parameter `train`."""
+        """The data that probes are trained on, as typed after `--data`; the parameter `train`.
+
+        Raises:
+            UserError: the protocol trains, and none is given.
+        """
         named = self.params.get("train")
+        if named is None and self.trains:
+            raise UserError("names no training data", where=f"{self.task.name}: train", hint="Give --set train=DATA")
         return None if named is None else str(named)
 
     def check_training(self, train: Dataset, test: Dataset) -> None:

@@ -20,7 +20,7 @@ from tokbench.bench import BENCH_MODULES, Bench
 from tokbench.clip import Clip
 from tokbench.config import JudgeCard, TaskCard, TokenizerCard
 from tokbench.data.dataset import Dataset, Utterance
-from tokbench.errors import CardError, DatasetError, ItemError, TrainingError, UserError
+from tokbench.errors import CardError, DatasetError, ItemError, TrainingError
 from tokbench.metrics import language_model
 from tokbench.metrics.wer import normalise
 from tokbench.probes.documents import opening, pieces
@@ -50,6 +50,7 @@ _BITS = 1 / math.log(2)
 class SpokenLanguageModel(Protocol):
     """Train on tokens, score held-out tokens or pairs, continue prompts."""
 
+    trains: ClassVar[bool] = True
     code_modules: ClassVar[tuple[str, ...]] = (
         *PROBE_MODULES, *BENCH_MODULES, "tokbench.metrics.language_model", "tokbench.metrics.wer",
         "tokbench.probes.sampling", "tokbench.protocols.base", "tokbench.protocols.probing", *LOOP_MODULES,
@@ -136,17 +137,6 @@ class SpokenLanguageModel(Protocol):
         return made
 
     # -- training ------------------------------------------------------------------------------------------------
-
-    def train_spec(self) -> str:
-        """The parameter `train`.
-
-        Raises:
-            UserError: it is not given.
-        """
-        named = super().train_spec()
-        if named is None:
-            raise UserError("names no training data", where=f"{self.task.name}: train", hint="Give --set train=DATA")
-        return named
 
     def _layout(self, card: TokenizerCard) -> Layout:
         most = float(self.params.get("most_steps", 200))

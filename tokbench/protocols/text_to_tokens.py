@@ -18,7 +18,7 @@ import numpy as np
 from tokbench.bench import BENCH_MODULES, Bench
 from tokbench.config import JudgeCard, TaskCard, TokenizerCard
 from tokbench.data.dataset import Dataset
-from tokbench.errors import CardError, ItemError, TrainingError, UserError
+from tokbench.errors import CardError, ItemError, TrainingError
 from tokbench.metrics import text_to_speech
 from tokbench.probes.characters import Characters, plain
 from tokbench.probes.documents import Document, written
@@ -59,6 +59,7 @@ _BITS = 1 / math.log(2)
 class TextToTokens(Protocol):
     """Train on text and tokens, compare texts, and speak."""
 
+    trains: ClassVar[bool] = True
     code_modules: ClassVar[tuple[str, ...]] = (
         *PROBE_MODULES, *BENCH_MODULES, "tokbench.metrics.mos", "tokbench.metrics.speaker",
         "tokbench.metrics.text_to_speech", "tokbench.metrics.wer", "tokbench.probes.characters",
@@ -143,17 +144,6 @@ class TextToTokens(Protocol):
         return made
 
     # -- training ------------------------------------------------------------------------------------------------
-
-    def train_spec(self) -> str:
-        """The parameter `train`.
-
-        Raises:
-            UserError: it is not given.
-        """
-        named = super().train_spec()
-        if named is None:
-            raise UserError("names no training data", where=f"{self.task.name}: train", hint="Give --set train=DATA")
-        return named
 
     def _layout(self, card: TokenizerCard, *, text: int) -> Layout:
         return layout_of(card, most_steps=float(self.params.get("most_steps", 200)), text=text)
