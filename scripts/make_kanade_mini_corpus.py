@@ -2,9 +2,10 @@
 
     python scripts/make_kanade_mini_corpus.py --out DIR --kokoro-voices kokoro-js-1.2.1.tgz --librispeech DIR
 
-Voices are those of mini-en that may be trained on and the extra ones of `make_mini_en.py`, mixtures of Kokoro's voice
-vectors, and pseudo-speakers: the voices of the fast engines with pitch and formants moved by WORLD. The evaluated
-voices and sentences of mini-en are refused by name and by text. `pack` codes everything as Opus for a small archive.
+Voices are those of mini-en that may be trained on and the extra ones of `make_mini_en.py`, mixtures of all of
+Kokoro's voice vectors (each utterance of `mixtures` is a speaker of its own), and pseudo-speakers: the voices of the
+fast engines with pitch and formants moved by WORLD. The evaluated voices and sentences of mini-en are refused by name
+and by text. `pack` codes everything as Opus for a small archive.
 A broken run goes on where it was.
 """
 
@@ -25,15 +26,17 @@ import numpy as np
 import soundfile
 from kanade_mini_text import WORDNET, normal, utterances, wordnet_examples
 from make_mini_en import RATE, tidy
-from mini_en_voices import EXTRA_VOICES, VOICES, Kokoro, Missing, Voice, open_engine
+from mini_en_voices import EXTRA_VOICES, KOKORO_LICENCE, VOICES, Kokoro, Missing, Voice, open_engine
 
 from tokbench.audio import read_audio
 from tokbench.types import Wave
 
 UNSEEN = tuple(voice for voice in VOICES if not voice.seen)
 ALLOWED = tuple(voice for voice in (*VOICES, *EXTRA_VOICES) if voice.seen)
-MINUTES = {"flite": 36.0, "pico": 24.0, "festival": 12.0, "kokoro": 120.0}
-"""Speech an engine gives where `--minutes` does not say."""
+MIXTURES = "mixtures"
+"""A source that is no engine: Kokoro with mixtures of all its voice vectors, those of other languages among them."""
+MINUTES = {"flite": 36.0, "pico": 24.0, "festival": 12.0, "kokoro": 20.0, MIXTURES: 90.0}
+"""Speech a source gives where `--minutes` does not say."""
 SHIFTED = 0.6
 """Share of the fast engines' utterances whose voice is moved."""
 FIELDS = ("id", "path", "speaker", "engine", "seconds", "text")
@@ -91,6 +94,25 @@ def plans(engine: str, examples: list[str]) -> Iterator[Plan]:
         yield Plan(f"{engine}{number:05d}", voice, weights, shift, speed, text)
 
 
+def mixtures(names: list[str], examples: list[str]) -> Iterator[Plan]:
+    """Endless utterances, each by a new speaker: three voice vectors in shares that range from pure to even.
+
+    Args:
+        names: voice vectors to mix; English is spoken with all of them.
+        examples: sentences.
+    """
+    generator = np.random.default_rng(zlib.crc32(MIXTURES.encode()))
+    for number, text in enumerate(utterances(examples, seed=MIXTURES)):
+        parts = [names[i] for i in generator.choice(len(names), 3, replace=False)]
+        shares = generator.dirichlet([0.8, 0.8, 0.8])
+        name = parts[int(np.argmax(shares))]
+        accent = "British" if name.startswith("b") or generator.random() < 0.15 else "US"
+        speaker = f"{MIXTURES}{number:05d}"
+        voice = Voice(speaker, "kokoro", speaker, "f" if name[1] == "f" else "m", accent, KOKORO_LICENCE)
+        weights = {part: float(share) for part, share in zip(parts, shares, strict=True)}
+        yield Plan(speaker, voice, weights, None, float(generator.uniform(0.88, 1.15)), text)
+
+
 def shift_voice(wave: Wave, pitch: float, formants: float) -> Wave:
     """Multiply pitch and formants by WORLD (Morise et al. 2016): F0 is scaled, the envelope's frequencies stretched."""
     import pyworld
@@ -129,11 +151,17 @@ def check(plan: Plan, banned: set[str]) -> None:
 def speak(
     engine: str, folder: Path, minutes: float, examples: list[str], banned: set[str], kokoro: Path | None
 ) -> None:
-    """Let one engine speak until `minutes` are full."""
-    tts = open_engine(engine, kokoro_voices=kokoro)
+    """Let one source speak until `minutes` are full."""
+    tts = open_engine("kokoro" if engine == MIXTURES else engine, kokoro_voices=kokoro)
+    if engine == MIXTURES:
+        assert isinstance(tts, Kokoro)
+        heard = {voice.name for voice in UNSEEN}
+        planned = mixtures(sorted(name for name in tts.vectors if name not in heard), examples)
+    else:
+        planned = plans(engine, examples)
     done = {row["id"]: float(row["seconds"]) for row in read_rows(folder / f"{engine}.csv")}
     made = sum(done.values())
-    for plan in plans(engine, examples):
+    for plan in planned:
         if made >= minutes * 60:
             break
         if plan.id in done:

@@ -22,7 +22,7 @@ import numpy as np
 from tokbench.audio import read_audio
 from tokbench.types import Wave
 
-__all__ = ["ENGINES", "EXTRA_VOICES", "VOICES", "Engine", "Missing", "Voice", "open_engine"]
+__all__ = ["ENGINES", "EXTRA_VOICES", "KOKORO_LICENCE", "VOICES", "Engine", "Missing", "Voice", "open_engine"]
 
 KOKORO_VOICES_SHA256 = "1f0d0383ef0349af0bd9440d81dc12abbea3a5392eb645283eda876f537f5860"
 """Of kokoro-js-1.2.1.tgz, the npm package that carries Kokoro-82M's voice vectors."""

@@ -18,6 +18,7 @@ __all__ = [
     "MissingBackend",
     "MissingWeights",
     "NotApplicable",
+    "NothingToCompare",
     "StoreError",
     "TokbenchError",
     "TokenizerUnavailable",
@@ -112,6 +113,10 @@ class MissingWeights(DependencyError):
 
 class DatasetError(UserError):
     """A corpus, manifest or alignment is not what it claims to be."""
+
+
+class NothingToCompare(DatasetError):
+    """A sound corpus that lacks what a measure compares, such as two speakers or a phone that is spoken twice."""
 
 
 class StoreError(TokbenchError):

@@ -16,7 +16,7 @@ from tokbench.comparison import compare_results
 from tokbench.config import TaskCard, TokenizerCard
 from tokbench.data.dataset import Dataset, Segment
 from tokbench.engines.local import LocalEngine
-from tokbench.errors import DatasetError
+from tokbench.errors import DatasetError, NothingToCompare
 from tokbench.handle import TokenizerHandle
 from tokbench.protocols.abx import Abx
 from tokbench.protocols.pnmi import LABELS, frame_phones
@@ -187,9 +187,18 @@ def test_an_item_file_replaces_the_alignments(tones: Dataset, tmp_path: Path, to
 
 
 def test_one_speaker_cannot_be_compared_across(tones: Dataset, tmp_path: Path, toys: Path) -> None:
+    """What the other conditions find is kept; with nothing to find at all, the task says so before it computes."""
+    reason = "across speakers needs two speakers, all items are of 's0'"
     alone = replace(tones, utterances=tones.utterances[:4])
-    with pytest.raises(DatasetError, match="across speakers needs two speakers, all items are of 's0'"):
-        measured(alone, tmp_path, toys, "ears", "abx")
+    result = measured(alone, tmp_path, toys, "ears", "abx", min_cells=1)
+    across = result.estimate("abx_across[band:codes]")
+    assert across is not None
+    assert across.value is None
+    assert set(across.reasons) == {reason}
+    assert value(result, "abx_within_any[band:codes]") == 0
+    assert audit_results([tmp_path / "out"]).findings == []
+    with pytest.raises(NothingToCompare, match=reason):
+        measured(alone, tmp_path, toys, "ears", "abx", conditions=["abx_across", "abx_across_any"])
 
 
 def test_phones_stand_at_the_centres_of_frames() -> None:

@@ -21,7 +21,7 @@ from tokbench.abx.plan import Context, Plan, SpeakerMode, make_plan
 from tokbench.abx.pool import fill_pool
 from tokbench.abx.representation import DISTANCES, Distance, canonical
 from tokbench.abx.slicing import frame_slices
-from tokbench.errors import DatasetError, MissingBackend, UnknownName, UserError
+from tokbench.errors import DatasetError, MissingBackend, NothingToCompare, UnknownName, UserError
 
 __all__ = ["AbxScore", "empty_items", "score_abx"]
 
@@ -107,7 +107,8 @@ def score_abx(
         pool_bytes: frames held in memory.
 
     Raises:
-        DatasetError: see `fill_pool` and `make_plan`; or every item is empty.
+        DatasetError: see `fill_pool`; or every item is empty.
+        NothingToCompare: see `make_plan`.
         MissingBackend: numba is not installed.
 
     Source: Schatz et al., "Evaluating speech features with the minimal-pair ABX task", Interspeech 2013; averaging as
@@ -136,7 +137,9 @@ def score_abx(
     with fill_pool(kept, plan.order, start, stop, features, stored, pad=pad, budget=pool_bytes, threads=count) as pool:
         sums, cells, triplets = run_plan(plan, pool, name, codebook=codebook, device=device, threads=count)
     if not cells.any():
-        raise DatasetError("no item has both an equal and a different phone to be compared with", where=items.source)
+        raise NothingToCompare(
+            "no item has both an equal and a different phone to be compared with", where=items.source
+        )
     return _collapse(plan, sums, cells, triplets, len(kept), int(empty.sum()))
 
 

@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from tokbench.abx.items import Items
-from tokbench.errors import DatasetError
+from tokbench.errors import NothingToCompare
 
 __all__ = ["CONTEXTS", "SPEAKER_MODES", "Context", "Group", "Plan", "SpeakerMode", "make_plan"]
 
@@ -107,7 +107,7 @@ def make_plan(items: Items, *, speaker: SpeakerMode, context: Context) -> Plan:
     """Sort items into groups and leave out groups without a cell.
 
     Raises:
-        DatasetError: there is no cell at all; the message says what is missing.
+        NothingToCompare: there is no cell at all; the message says what is missing.
     """
     keys: list[Int] = []
     if context == "within":
@@ -133,7 +133,7 @@ def make_plan(items: Items, *, speaker: SpeakerMode, context: Context) -> Plan:
     twice[gp[1:][pairs]] = True
     order = order[(two_phones & twice)[g]]
     if not len(order):
-        raise DatasetError(_reason(items, speaker, context, bool(twice.any())), where=items.source)
+        raise NothingToCompare(_reason(items, speaker, context, bool(twice.any())), where=items.source)
     starts = np.concatenate([[0], np.flatnonzero(np.diff(group[order])) + 1, [len(order)]])
     return Plan(items, speaker, context, order, starts)
 

@@ -20,16 +20,18 @@ import numpy.typing as npt
 from tokbench.abx.engine import score_abx
 from tokbench.abx.features import ArrayFeatures
 from tokbench.abx.items import Items, items_from_alignments, read_items
+from tokbench.abx.plan import make_plan
 from tokbench.abx.representation import DISTANCES
 from tokbench.bench import BENCH_MODULES, Bench
 from tokbench.config import JudgeCard, TaskCard, TokenizerCard
 from tokbench.data.dataset import Dataset, Utterance
-from tokbench.errors import CardError, ItemError, NotApplicable
+from tokbench.errors import CardError, DatasetError, ItemError, NotApplicable, NothingToCompare
 from tokbench.metrics.abx import CONDITIONS, condition_components
 from tokbench.metrics.base import under
 from tokbench.metrics.catalogue import metric
 from tokbench.protocols.base import Item, Protocol, Row, Shard, failed_row, stable
 from tokbench.protocols.phones import SHARD, check_alignment, corpus_item, encode_all, frame_streams, utterances_of
+from tokbench.results import Estimate
 from tokbench.stats import estimate
 from tokbench.streams import StreamSpec
 from tokbench.types import Encoded
@@ -37,7 +39,6 @@ from tokbench.types import Encoded
 if TYPE_CHECKING:
     import pandas as pd
 
-    from tokbench.results import Estimate
 
 __all__ = ["Abx", "Representation"]
 
@@ -105,11 +106,34 @@ class Abx(Protocol):
 
         Raises:
             DatasetError: an utterance without a phone alignment; or, with an item file, that the file is none.
+            NothingToCompare: no condition finds a phone twice beside another one.
         """
         if self.item_file is None:
-            return corpus_item(dataset)
-        read_items(self.item_file)  # its mistakes are told before anything is computed
-        return [Item("corpus", {f"{i:06d}": u for i, u in enumerate(dataset.utterances)}, "corpus")]
+            made = corpus_item(dataset)
+        else:
+            read_items(self.item_file)  # its mistakes are told before anything is computed
+            made = [Item("corpus", {f"{i:06d}": u for i, u in enumerate(dataset.utterances)}, "corpus")]
+        lacking = [self._lacking(condition, dataset.utterances, dataset.name) for condition in self.conditions]
+        if lacking and all(lacking):
+            raise NothingToCompare(str(lacking[0]), where=dataset.name)
+        return made
+
+    def _lacking(self, condition: str, utterances: Sequence[Utterance], source: str) -> str | None:
+        """Why a condition has nothing to compare, or None."""
+        speaker, context, _ = CONDITIONS[condition]
+        try:
+            make_plan(self._sounds(condition, utterances, source), speaker=speaker, context=context)  # type: ignore[arg-type]
+        except NothingToCompare as reason:
+            return reason.what
+        except DatasetError:
+            return None  # an utterance's wrong alignment becomes its failed row
+        return None
+
+    def _sounds(self, condition: str, utterances: Sequence[Utterance], source: str) -> Items:
+        """The items of the item file, or of the utterances' alignments."""
+        if self.item_file is not None:
+            return read_items(self.item_file)
+        return items_from_alignments(utterances, unit=CONDITIONS[condition][2], source=source)  # type: ignore[arg-type]
 
     def outside(self) -> dict[str, str]:
         """The item file, where one is named."""
@@ -157,6 +181,12 @@ class Abx(Protocol):
                 if name not in counts:
                     continue
                 row = counts[name]
+                if row["lacking"]:
+                    reason, count = str(row["lacking"]), int(row["items"])
+                    made.append(
+                        Estimate.of(metric(name), None, method=reason, n=0, undefined=count, reasons={reason: count})
+                    )
+                    continue
                 one = estimate(metric(name), items[items[name].notna()], draws=draws, seed=self.seed)
                 if row["cells"] < self.min_cells:
                     # Two or three comparisons are no measurement, and would be printed as 0 or 75 %.
@@ -238,29 +268,31 @@ class Abx(Protocol):
         rows: dict[tuple[str, str, str], Row],
         shard: Shard,
     ) -> None:
-        speaker, context, unit = CONDITIONS[condition]
+        speaker, context, _ = CONDITIONS[condition]
+        items = self._sounds(condition, [u for u in utterances if u.id in frames], self.task.name)
         if self.item_file is not None:
-            items = _without(read_items(self.item_file), {str(row["id"]) for row in shard.tables["items"]})
-        else:
-            items = items_from_alignments(
-                [u for u in utterances if u.id in frames],
-                unit=unit,  # type: ignore[arg-type]
-                source=self.task.name,
+            items = _without(items, {str(row["id"]) for row in shard.tables["items"]})
+        counted: Row = {"metric": name, "distance": representation.distance, "lacking": ""}
+        try:
+            found = score_abx(
+                items,
+                ArrayFeatures(frames, source=name),
+                rate=representation.stream.rate_hz,
+                speaker=speaker,  # type: ignore[arg-type]
+                context=context,  # type: ignore[arg-type]
+                distance=representation.distance,  # type: ignore[arg-type]
+                codebook=codebook,
+                drop_last=bool(self.params.get("librilight", False)),
+                also_rates=self.rates,
+                pad=int(self.params.get("pad", 1)),
+                device=str(self.params.get("device", "cpu")),
+                threads=int(self.params["threads"]) if "threads" in self.params else None,
             )
-        found = score_abx(
-            items,
-            ArrayFeatures(frames, source=name),
-            rate=representation.stream.rate_hz,
-            speaker=speaker,  # type: ignore[arg-type]
-            context=context,  # type: ignore[arg-type]
-            distance=representation.distance,  # type: ignore[arg-type]
-            codebook=codebook,
-            drop_last=bool(self.params.get("librilight", False)),
-            also_rates=self.rates,
-            pad=int(self.params.get("pad", 1)),
-            device=str(self.params.get("device", "cpu")),
-            threads=int(self.params["threads"]) if "threads" in self.params else None,
-        )
+        except NothingToCompare as reason:
+            # Other conditions may have what this one lacks.
+            nothing = {"items": len(items), "compared": 0, "empty": 0, "cells": 0, "triplets": 0, "error": None}
+            shard.tables["conditions"].append(counted | nothing | {"lacking": reason.what})
+            return
         phones = {label: number for number, label in enumerate(found.phones)}
         for s, a, b, error, cells in zip(
             found.speaker, found.phone_a, found.phone_b, found.row_error, found.row_cells, strict=True
@@ -281,14 +313,13 @@ class Abx(Protocol):
             pair = phones[key[1]] * len(phones) + phones[key[2]]
             row |= under(condition_components(condition, stable(error), pair, weight), representation.name)
         shard.tables["conditions"].append(
-            {
-                "metric": name,
+            counted
+            | {
                 "items": found.items,
                 "compared": found.compared,
                 "empty": found.empty,
                 "cells": found.cells,
                 "triplets": found.triplets,
-                "distance": representation.distance,
                 "error": found.error,
             }
         )
