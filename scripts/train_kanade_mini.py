@@ -8,7 +8,9 @@ Differences from the published recipe: peak learning rate and its last value, ba
 speaker vector of half the crops comes from another place of the utterance, 32 channels in the discriminator. With
 `--moves` the content encoder hears most crops in another voice (pitch and formants moved together) than the one that
 the decoder must make, so that the tokens cannot carry the voice; NANSY (Choi et al. 2021) and ContentVec (Qian et al.
-2022) do the like, Kanade does not.
+2022) do the like, Kanade does not. With `--ear` phase 2 also draws what the decoder makes, reconstructions and
+conversions into the voice of another crop of the batch, to the voice wanted, as a net hears it that was trained before
+(`kanade_mini_ear.py`); the discriminator then judges conversions, too.
 """
 
 from __future__ import annotations
@@ -24,6 +26,7 @@ from typing import Any, cast
 
 import torch
 from kanade_mini_data import Speech, load_speech
+from kanade_mini_ear import train_ear
 from safetensors.torch import save_file
 from torch import Tensor, nn
 from torch.nn import functional
@@ -82,6 +85,23 @@ class Trainer:
         self.samples = crops.crop * model.config.mel.hop
         self.discriminator = BandDiscriminator(n_mels=model.config.mel.n_mels, channels=options.channels)
         self.discriminator.to(self.device)
+        self.ear: nn.Module | None = None
+
+    def listen(self) -> None:
+        """Train the net that tells voices apart, where it is wanted."""
+        if self.options.ear:
+            self.ear = train_ear(
+                self.crops.speech, seconds=self.options.ear, crop=self.crops.crop, autocast=self.autocast()
+            )
+
+    def voice_loss(self, made: Tensor, wanted: Tensor) -> Tensor:
+        """1 - cosine of the voices in `made` `[B, n_mels, N]` and in the log-mels `wanted` `[B, N, n_mels]`."""
+        assert self.ear is not None
+        with self.autocast():
+            heard = self.ear(made.transpose(1, 2))
+            with torch.no_grad():
+                target = self.ear(wanted)
+        return 1 - functional.cosine_similarity(heard.float(), target.float(), dim=-1).mean()
 
     def autocast(self) -> torch.autocast:
         """Bfloat16 for the nets; casts are not cached, since a captured graph must repeat them."""
@@ -106,7 +126,7 @@ class Trainer:
         return step, [optimizer]
 
     def adversarial(self) -> tuple[Callable[[], dict[str, Tensor]], list[torch.optim.AdamW]]:
-        """Phase 2: the content branch is frozen; 30 L1, 1 adversarial (hinge), 10 feature matching."""
+        """Phase 2: the content branch is frozen; 30 L1, 1 adversarial (hinge), 10 feature matching, and the voice."""
         for name in CONTENT:
             cast(nn.Module, getattr(self.model, name)).requires_grad_(requires_grad=False).eval()
         generator = [p for p in self.model.parameters() if p.requires_grad]
@@ -118,19 +138,34 @@ class Trainer:
             with self.autocast():
                 with torch.no_grad():
                     embedding = self.model.encode_content(heard).embedding
-                made = self.model.decode_mel(embedding, self.model.encode_global(voice), n_samples=self.samples)
-                fake, real = made[:, None], mel.transpose(1, 2)[:, None]
+                speaker = self.model.encode_global(voice)
+                made = self.model.decode_mel(embedding, speaker, n_samples=self.samples)
+                fakes = made
+                if self.ear is not None:
+                    # Every crop's words in the next crop's voice.
+                    converted = self.model.decode_mel(embedding, speaker.roll(1, 0), n_samples=self.samples)
+                    fakes = torch.cat([made, converted])
+                real = mel.transpose(1, 2)[:, None]
                 truth = self.discriminator(real)
-                lie = self.discriminator(fake.detach())
+                lie = self.discriminator(fakes[:, None].detach())
             loss_d = discriminator_loss(truth.scores.float(), lie.scores.float())
             self.update(optimizers[1], judge, loss_d)
             with self.autocast():
-                seen = self.discriminator(fake)
+                seen = self.discriminator(fakes[:, None])
             adversarial = adversarial_loss(seen.scores.float())
-            matching = feature_matching_loss([f.float() for f in truth.features], [f.float() for f in seen.features])
+            pairs = [
+                (real.float(), fake[: len(mel)].float())
+                for real, fake in zip(truth.features, seen.features, strict=True)
+            ]
+            matching = feature_matching_loss([real for real, _ in pairs], [fake for _, fake in pairs])
             l1 = functional.l1_loss(made.float().transpose(1, 2), mel)
-            self.update(optimizers[0], generator, 30 * l1 + adversarial + 10 * matching)
             losses = {"mel": l1, "discriminator": loss_d, "adversarial": adversarial, "matching": matching}
+            total = 30 * l1 + adversarial + 10 * matching
+            if self.ear is not None:
+                losses["voice"] = self.voice_loss(made, voice)
+                losses["converted_voice"] = self.voice_loss(fakes[len(mel) :], voice.roll(1, 0))
+                total = total + self.options.voice_weight * (losses["voice"] + losses["converted_voice"]) / 2
+            self.update(optimizers[0], generator, total)
             return {name: loss.detach() for name, loss in losses.items()}
 
         return step, optimizers
@@ -212,6 +247,8 @@ def validate(model: KanadeModel, speech: Speech, *, crop: int) -> dict[str, floa
 def run_phase(name: str, trainer: Trainer, held_out: Speech, minutes: float, peak: float, log: Any) -> int:
     """Train until the time is over; returns the number of steps."""
     options = trainer.options
+    if name == "adversarial":
+        trainer.listen()
     trainer.model.train()
     step, optimizers = trainer.pretrain() if name == "pretrain" else trainer.adversarial()
     step = trainer.captured(step)
@@ -279,6 +316,8 @@ def main() -> None:
     parser.add_argument("--moves", type=int, default=0, help="versions with a moved voice for the content encoder")
     parser.add_argument("--moved", type=float, default=0.8, help="share of crops whose content is of such a version")
     parser.add_argument("--channels", type=int, default=32, help="of the discriminator")
+    parser.add_argument("--ear", type=float, default=0.0, help="seconds to train the net that hears voices in phase 2")
+    parser.add_argument("--voice-weight", type=float, default=10.0, help="of what that net hears")
     parser.add_argument("--ssl-weight", type=float, default=30.0)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--limit", type=int, help="utterances to use")
