@@ -8,6 +8,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import yaml
+from one_task import pnmi, reconstruction, value
 
 from tokbench.config import TokenizerCard
 from tokbench.errors import CardError, MissingWeights
@@ -86,6 +88,25 @@ def test_fit_save_and_the_contract(folder: Path, monkeypatch: pytest.MonkeyPatch
     assert np.array_equal(again.decode([item])[0], want)
     identity = LatentUnits.weights_identity(card(), folder)
     assert {"latents", "code", "params", "weights", "centroids/centroids.safetensors"} == set(identity)
+
+
+def test_tasks_for_discrete_tokenizers(folder: Path, tmp_path: Path) -> None:
+    small = card().model_copy(update={"name": "tiny-units"})
+    content = tmp_path / "content"
+    (content / "tokenizers" / "tiny-units.yaml").write_text(
+        yaml.safe_dump(small.model_dump(mode="json", exclude_defaults=True))
+    )
+    set_extra_paths((content,))
+    tokenizer = load_tokenizer(small, weights=folder)
+    assert isinstance(tokenizer, LatentUnits)
+    tokenizer.fit((speech_like(Fraction(2), 16000, seed=seed) for seed in range(2)), seed=0)
+    tokenizer.save(folder / "centroids.safetensors")
+    audio = reconstruction("tiny-units", folder, tmp_path, paths=(content,))
+    units = pnmi("tiny-units", folder, tmp_path, paths=(content,))
+    assert (audio.status, units.status) == ("complete", "complete")
+    assert value(audio, "bps_nominal") == pytest.approx(25 * np.log2(12))
+    assert value(audio, "mel_distance") > 0
+    assert 0 < value(units, "pnmi[units]") <= 1
 
 
 def test_cards_that_do_not_fit(folder: Path) -> None:

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from one_task import pnmi, value
 
 from tokbench.codecs.checkpoint import BadCheckpoint
 from tokbench.config import TokenizerCard
@@ -27,13 +28,13 @@ def card(version: str, layers: int = 1) -> TokenizerCard:
     return found.model_copy(update={"params": {"version": version, "layers": layers}})
 
 
-def model(version: str) -> Any:
-    """A random model of one layer and one head, codes spread over the vocabulary."""
+def model(version: str, layers: int = 1) -> Any:
+    """A random model of one head, codes spread over the vocabulary."""
     from s3tokenizer.model_v2 import ModelConfig, S3TokenizerV2
     from s3tokenizer.model_v3 import ModelConfigV3, S3TokenizerV3
 
     torch.manual_seed(1)
-    size = {"n_audio_state": 64, "n_audio_head": 1, "n_audio_layer": 1}
+    size = {"n_audio_state": 64, "n_audio_head": 1, "n_audio_layer": layers}
     if version == "v2":
         made: Any = S3TokenizerV2("speech_tokenizer_v2_25hz", ModelConfig(**size))
     else:
@@ -42,8 +43,8 @@ def model(version: str) -> Any:
     return made.eval()
 
 
-def save(version: str, path: Path) -> Any:
-    made = model(version)
+def save(version: str, path: Path, layers: int = 1) -> Any:
+    made = model(version, layers)
     torch.save(made.state_dict(), path)
     return made
 
@@ -66,6 +67,16 @@ def test_codes_are_the_packages(version: str, tmp_path: Path) -> None:
     assert np.array_equal(mine, codes[0, : int(lengths)].numpy())
     assert mine.dtype == np.int64
     assert len(np.unique(mine)) > 10
+
+
+@pytest.mark.parametrize("version", ["v2", "v3"])
+def test_one_task(version: str, tmp_path: Path) -> None:
+    name = f"s3-{version}-25hz"
+    save(version, tmp_path / "s3.pt", layers=find_card(TokenizerCard, name).params["layers"])
+    result = pnmi(name, tmp_path / "s3.pt", tmp_path)
+    assert result.status == "complete"
+    assert 0 < value(result, "pnmi[units]") <= 1
+    assert value(result, "pnmi[units]") != value(result, "pnmi_shuffled[units]")
 
 
 def test_pieces_of_thirty_seconds(tmp_path: Path) -> None:
