@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import io
-import os
 import re
-import uuid
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -14,6 +12,7 @@ from typing import TYPE_CHECKING
 from tokbench.errors import StoreError
 from tokbench.protocols.base import Take
 from tokbench.results import RESULT_FILE, Result, SampleClip, TableFile
+from tokbench.whole_files import replace_file
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -43,23 +42,21 @@ def write_result(result: Result, folder: Path, files: Mapping[str, bytes], takes
     try:
         folder.mkdir(parents=True, exist_ok=True)
         for name, data in files.items():
-            _replace_file(folder / f"{name}.parquet", data)
+            replace_file(folder / f"{name}.parquet", data)
             result.tables[name] = TableFile(
                 path=f"{name}.parquet", sha256=hashlib.sha256(data).hexdigest(), rows=_rows_in(data)
             )
         clips = folder / "samples"
-        if takes:
-            clips.mkdir(exist_ok=True)
         for take in takes:
             name = re.sub(r"[^A-Za-z0-9._-]+", "_", f"{take.item}-{take.kind}") + ".flac"
-            _replace_file(clips / name, take.flac)
+            replace_file(clips / name, take.flac)
             result.samples.append(
                 SampleClip(
                     item=take.item, kind=take.kind, path=f"samples/{name}", text=take.text, transcript=take.transcript
                 )
             )
         # Last, so that a folder with a result.json is complete.
-        _replace_file(folder / RESULT_FILE, result.model_dump_json(indent=1).encode())
+        replace_file(folder / RESULT_FILE, result.model_dump_json(indent=1).encode())
     except OSError as error:
         raise StoreError(
             f"the result cannot be written ({error.strerror})",
@@ -68,18 +65,6 @@ def write_result(result: Result, folder: Path, files: Mapping[str, bytes], takes
         ) from error
     result.folder = folder
     return result
-
-
-def _replace_file(path: Path, data: bytes) -> None:
-    temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex}")
-    try:
-        with temporary.open("wb") as file:
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
-        temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)
 
 
 def _rows_in(data: bytes) -> int:

@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-import contextlib
 import importlib.util
 import json
-import os
-import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -15,6 +12,7 @@ import numpy.typing as npt
 
 from tokbench.errors import MissingBackend, MissingWeights
 from tokbench.tokenizers.unit_to_mel import UnitToMel
+from tokbench.whole_files import replace_file
 
 __all__ = ["Units"]
 
@@ -50,19 +48,7 @@ class Units:
             # One key: safetensors writes several in a random order, and equal codebooks should be equal files.
             metadata={_KEY: json.dumps(self.metadata, sort_keys=True)},
         )
-        path.parent.mkdir(parents=True, exist_ok=True)
-        handle, name = tempfile.mkstemp(dir=path.parent, suffix=".tmp")
-        try:
-            with os.fdopen(handle, "wb") as file:
-                file.write(data)
-                file.flush()
-                os.fsync(file.fileno())
-            Path(name).chmod(0o644)  # mkstemp's file is for its owner alone, a shared cache is for all
-            Path(name).replace(path)
-        except BaseException:
-            with contextlib.suppress(OSError):
-                Path(name).unlink()
-            raise
+        replace_file(path, data)
 
     @classmethod
     def load(cls, path: Path) -> Units:

@@ -17,7 +17,7 @@ from typing import Any, ClassVar, Literal
 
 import numpy as np
 import numpy.typing as npt
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field
 
 import tokbench
 from tokbench.codecs.griffin_lim import vocode
@@ -28,6 +28,7 @@ from tokbench.tokenizers.base import Tokenizer
 from tokbench.tokenizers.clustering import KMeansFit, assign, fit_kmeans
 from tokbench.tokenizers.codebook import Units
 from tokbench.tokenizers.features import FrameFeatures, features_identity, file_sha256, load_features
+from tokbench.tokenizers.params import read_params
 from tokbench.tokenizers.unit_to_mel import UnitToMel, fit_unit_to_mel
 from tokbench.types import Encoded, Wave
 
@@ -285,11 +286,7 @@ def cache_folder() -> Path:
 
 
 def _params(card: TokenizerCard) -> KMeansParams:
-    try:
-        params = KMeansParams.model_validate(card.params)
-    except ValidationError as error:
-        first = error.errors()[0]
-        raise CardError(first["msg"], where=f"{card.name}: params.{'.'.join(map(str, first['loc']))}") from None
+    params = read_params(card, KMeansParams)
     if [stream.vocab for stream in card.streams] != [params.k]:
         raise CardError(f"needs one stream with vocab {params.k}, as params.k says", where=f"{card.name}: streams")
     return params

@@ -9,11 +9,12 @@ from typing import TYPE_CHECKING, ClassVar, Literal
 
 import numpy as np
 import numpy.typing as npt
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict
 
-from tokbench.errors import CardError, NotApplicable, TokensError
+from tokbench.errors import NotApplicable, TokensError
 from tokbench.tokenizers.base import Tokenizer
 from tokbench.tokenizers.checkpoints import checkpoint_identity
+from tokbench.tokenizers.params import read_params
 from tokbench.types import Encoded, Wave
 
 if TYPE_CHECKING:
@@ -50,12 +51,7 @@ class LatentTokenizer(Tokenizer):
         self, card: TokenizerCard, *, device: str = "cpu", weights: Path | None = None, allow_pickle: bool = False
     ) -> None:
         super().__init__(card, device=device, weights=weights, allow_pickle=allow_pickle)
-        try:
-            self._params = self.params_model.model_validate(card.params)
-        except ValidationError as error:
-            first = error.errors()[0]
-            field = ".".join(str(part) for part in first["loc"])
-            raise CardError(str(first["msg"]), where=f"{card.name}: params.{field}") from None
+        self._params = read_params(card, self.params_model)
 
     @classmethod
     def weights_identity(cls, card: TokenizerCard, weights: Path | None = None) -> dict[str, str]:

@@ -12,14 +12,15 @@ from typing import TYPE_CHECKING, ClassVar, Literal
 
 import numpy as np
 import numpy.typing as npt
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field
 
-from tokbench.errors import CardError, MissingWeights, TokensError
+from tokbench.errors import MissingWeights, TokensError
 from tokbench.tokenizers.base import Tokenizer
 from tokbench.tokenizers.centroids import SUFFIXES, read_centroids
 from tokbench.tokenizers.checkpoints import checkpoint_identity, find_checkpoint
 from tokbench.tokenizers.clustering import assign
 from tokbench.tokenizers.features import features_identity, file_sha256, load_features
+from tokbench.tokenizers.params import read_params
 from tokbench.types import Encoded, Wave
 
 if TYPE_CHECKING:
@@ -65,7 +66,7 @@ class PublishedUnits(Tokenizer):
         self, card: TokenizerCard, *, device: str = "cpu", weights: Path | None = None, allow_pickle: bool = False
     ) -> None:
         super().__init__(card, device=device, weights=weights, allow_pickle=allow_pickle)
-        params = _params(card)
+        params = read_params(card, PublishedParams)
         path = _located(card, weights)
         self._centroids = read_centroids(path, allow_pickle=allow_pickle)
         self._frames = load_features(params.features, layer=params.layer, device=device, weights=_speech_model(weights))
@@ -80,7 +81,7 @@ class PublishedUnits(Tokenizer):
     @classmethod
     def weights_identity(cls, card: TokenizerCard, weights: Path | None = None) -> dict[str, str]:
         """Sha256 of the centroids' file or the hub repository's commit, and the speech model's own."""
-        own = features_identity(_params(card).features, _speech_model(weights))
+        own = features_identity(read_params(card, PublishedParams).features, _speech_model(weights))
         path = _given(card, weights)
         found = {"centroids": f"sha256:{file_sha256(path)}"} if path is not None else checkpoint_identity(card, None)
         return own | found
@@ -107,14 +108,6 @@ class PublishedUnits(Tokenizer):
         if stream != self.card.streams[0].name:
             raise TokensError(f"there is no stream '{stream}', only '{self.card.streams[0].name}'")
         return self._centroids.copy()
-
-
-def _params(card: TokenizerCard) -> PublishedParams:
-    try:
-        return PublishedParams.model_validate(card.params)
-    except ValidationError as error:
-        first = error.errors()[0]
-        raise CardError(first["msg"], where=f"{card.name}: params.{'.'.join(map(str, first['loc']))}") from None
 
 
 def _given(card: TokenizerCard, weights: Path | None) -> Path | None:

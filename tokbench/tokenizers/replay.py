@@ -9,7 +9,6 @@ from __future__ import annotations
 import hashlib
 import io
 import json
-import os
 import re
 import zipfile
 from collections.abc import Iterable, Iterator
@@ -24,6 +23,7 @@ from tokbench.card_files import load_card, parse_card
 from tokbench.config import TokenizerCard
 from tokbench.errors import CardError, DatasetError, ItemError, TokensError, UserError
 from tokbench.types import Encoded, Wave
+from tokbench.whole_files import replace_file
 
 __all__ = ["CARD", "MANIFEST", "Replay", "is_dumped", "load_replay", "write_dump"]
 
@@ -204,13 +204,13 @@ def write_dump(
                 hint="Choose an empty folder",
             )
     else:
-        _write(manifest, json.dumps(record, indent=1).encode())
+        replace_file(manifest, json.dumps(record, indent=1).encode())
     count = 0
     for utterance_id, encoded, wave in items:
         encoded.check(card.stream_specs, card.global_specs)
         if wave is not None:
-            _write(folder / AUDIO_FOLDER / _relative(utterance_id, ".wav"), _float_wav(wave, card))
-        _write(folder / _relative(utterance_id, ".npz"), encoded.to_npz(tokenizer=card.name))
+            replace_file(folder / AUDIO_FOLDER / _relative(utterance_id, ".wav"), _float_wav(wave, card))
+        replace_file(folder / _relative(utterance_id, ".npz"), encoded.to_npz(tokenizer=card.name))
         count += 1
     return count
 
@@ -346,16 +346,3 @@ def _float_wav(wave: Wave, card: TokenizerCard) -> bytes:
     buffer = io.BytesIO()
     wavfile.write(buffer, card.output_rate or card.input_rate, np.ascontiguousarray(wave, np.float32))
     return buffer.getvalue()
-
-
-def _write(path: Path, data: bytes) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        with temporary.open("wb") as file:
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
-        temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)

@@ -12,11 +12,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 import numpy as np
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field
 
-from tokbench.errors import CardError, MissingBackend, TokensError
+from tokbench.errors import MissingBackend, TokensError
 from tokbench.tokenizers.base import Tokenizer
 from tokbench.tokenizers.checkpoints import checkpoint_identity, find_checkpoint, library_versions
+from tokbench.tokenizers.params import read_params
 from tokbench.types import Encoded, IntArray, Wave
 
 if TYPE_CHECKING:
@@ -67,11 +68,7 @@ class S3Tokenizer(Tokenizer):
         self, card: TokenizerCard, *, device: str = "cpu", weights: Path | None = None, allow_pickle: bool = False
     ) -> None:
         super().__init__(card, device=device, weights=weights, allow_pickle=allow_pickle)
-        try:
-            self._params = S3Params.model_validate(card.params)
-        except ValidationError as error:
-            first = error.errors()[0]
-            raise CardError(first["msg"], where=f"{card.name}: params.{'.'.join(map(str, first['loc']))}") from None
+        self._params = read_params(card, S3Params)
         self._model = self._load(find_checkpoint(card, weights)).to(device)
 
     @classmethod

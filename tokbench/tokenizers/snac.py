@@ -15,11 +15,12 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 import numpy.typing as npt
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict
 
-from tokbench.errors import CardError, MissingBackend, NotApplicable, TokensError
+from tokbench.errors import MissingBackend, NotApplicable, TokensError
 from tokbench.tokenizers.base import Tokenizer
 from tokbench.tokenizers.checkpoints import find_snapshot, library_versions, snapshot_identity
+from tokbench.tokenizers.params import read_params
 from tokbench.types import Encoded, Wave
 
 if TYPE_CHECKING:
@@ -61,11 +62,7 @@ class Snac(Tokenizer):
         self, card: TokenizerCard, *, device: str = "cpu", weights: Path | None = None, allow_pickle: bool = False
     ) -> None:
         super().__init__(card, device=device, weights=weights, allow_pickle=allow_pickle)
-        try:
-            self._params = SnacParams.model_validate(card.params)
-        except ValidationError as error:
-            first = error.errors()[0]
-            raise CardError(first["msg"], where=f"{card.name}: params.{'.'.join(map(str, first['loc']))}") from None
+        self._params = read_params(card, SnacParams)
         config, file = find_snapshot(card, weights)
         self._model = self._load(config, file).to(device)
         window = self._model.attn_window_size or 1
