@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import platform
+import re
 import tarfile
 from collections import OrderedDict
 from fractions import Fraction
@@ -341,3 +343,18 @@ def test_tokens_out_of_range_are_refused(fixtures: Path) -> None:
     assert read_config(fixtures / "tiny_nemo/tiny.nemo") == model.config
     with pytest.raises(ValueError, match=r"0\.\.4031"):
         model.decode(torch.full((1, 2, 3), 4032), torch.tensor([3]))
+
+
+@pytest.mark.skipif(platform.machine() != "x86_64", reason="reads x86 instructions")
+@pytest.mark.parametrize("name", ["activate", "add_and_activate"])
+def test_an_activation_reads_whole_vectors(name: str) -> None:
+    """An index that may be negative makes numba gather single numbers, which is several times slower."""
+    kernels = pytest.importorskip("tokbench.codecs.nanocodec.kernels")
+    numba = pytest.importorskip("numba")
+    arrays = 5 if name == "activate" else 6
+    # Compiled anew: the code of a cached kernel cannot be read.
+    kernel = numba.njit([(numba.float32[::1],) * arrays], fastmath=kernels.FASTMATH)(getattr(kernels, name).py_func)
+    (code,) = kernel.inspect_asm().values()
+    assert re.search(r"\bv?roundps|\bvrndscaleps", code), "no vector of values is rounded"
+    assert "gather" not in code
+    assert "scatter" not in code

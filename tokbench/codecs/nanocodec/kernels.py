@@ -12,9 +12,12 @@ import numpy as np
 import numpy.typing as npt
 from numba import njit
 
-__all__ = ["activate", "add_and_activate", "tables", "upsample"]
+__all__ = ["FASTMATH", "activate", "add_and_activate", "tables", "upsample"]
 
-_fast: Any = njit(nogil=True, cache=True, fastmath={"contract", "reassoc", "nsz", "arcp"})
+FASTMATH = {"contract", "reassoc", "nsz", "arcp"}
+"""Freedoms of the compiler; NaN and infinity keep their meaning."""
+
+_fast: Any = njit(nogil=True, cache=True, fastmath=FASTMATH)
 
 _ROWS = 16
 """Frames whose constants are laid out in a row, so that any number of channels fills whole vectors."""
