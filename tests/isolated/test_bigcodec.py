@@ -3,20 +3,21 @@
 from __future__ import annotations
 
 import json
-import os
 import subprocess
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 from tokbench.config import StreamDecl, TokenizerCard
-from tokbench.errors import MissingWeights, TokbenchError
-from tokbench.isolated.environments import find_environment
+from tokbench.errors import MissingWeights
+from tokbench.isolated.environments import Environment
 from tokbench.registry import find_card
 from tokbench.tokenizers.conformance import conformance
 from tokbench.tokenizers.isolated import IsolatedTokenizer
 
+Ready = Callable[[str], tuple[TokenizerCard, Environment]]
 GEOMETRY = {
     "encoder": {"ngf": 4, "out_channels": 32},
     "decoder": {"in_channels": 32, "upsample_initial_channel": 64, "vq_dim": 32, "codebook_size": 256},
@@ -34,14 +35,8 @@ torch.save({"CodecEnc": encoder.state_dict(), "generator": decoder.state_dict()}
 
 
 @pytest.fixture(scope="module")
-def small(tmp_path_factory: pytest.TempPathFactory) -> tuple[TokenizerCard, Path]:
-    card = find_card(TokenizerCard, "bigcodec")
-    if "TOKBENCH_ENVS" not in os.environ:
-        pytest.skip("no TOKBENCH_ENVS")
-    try:
-        environment = find_environment(card)
-    except TokbenchError as error:
-        pytest.skip(str(error))
+def small(ready: Ready, tmp_path_factory: pytest.TempPathFactory) -> tuple[TokenizerCard, Path]:
+    card, environment = ready("bigcodec")
     path = tmp_path_factory.mktemp("bigcodec") / "bigcodec.pt"
     command = [str(environment.python), "-c", MAKE, str(environment.source), json.dumps(GEOMETRY), str(path)]
     subprocess.run(command, check=True, cwd=path.parent)

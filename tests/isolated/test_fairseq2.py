@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import os
 import re
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -11,9 +11,8 @@ import numpy as np
 import pytest
 
 from tokbench.config import StreamDecl, TokenizerCard
-from tokbench.errors import MissingWeights, TokbenchError
-from tokbench.isolated.environments import find_environment
-from tokbench.registry import find_card
+from tokbench.errors import MissingWeights
+from tokbench.isolated.environments import Environment
 from tokbench.tokenizers.conformance import conformance, speech_like
 from tokbench.tokenizers.isolated import IsolatedTokenizer
 
@@ -42,18 +41,16 @@ NAMES = (
 
 
 @pytest.fixture(scope="module", params=["base", "large_lv60k"])
-def pair(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> tuple[TokenizerCard, Path, Any]:
+def pair(
+    request: pytest.FixtureRequest,
+    ready: Callable[[str], tuple[TokenizerCard, Environment]],
+    tmp_path_factory: pytest.TempPathFactory,
+) -> tuple[TokenizerCard, Path, Any]:
     """A small card, a file in fairseq2's layout, and transformers' model with the same random weights."""
     torch = pytest.importorskip("torch")
     transformers = pytest.importorskip("transformers")
     arch: str = request.param
-    card = find_card(TokenizerCard, f"fairseq2-wav2vec2-{arch.replace('_', '-')}-l1")
-    if "TOKBENCH_ENVS" not in os.environ:
-        pytest.skip("no TOKBENCH_ENVS")
-    try:
-        find_environment(card)
-    except TokbenchError as error:
-        pytest.skip(str(error))
+    card, _ = ready(f"fairseq2-wav2vec2-{arch.replace('_', '-')}-l1")
     large = arch != "base"
     torch.manual_seed(0)
     model = transformers.Wav2Vec2Model(

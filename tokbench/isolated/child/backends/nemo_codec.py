@@ -19,7 +19,10 @@ class NemoCodec:
 
         path = find_file(options)
         try:
-            model = AudioCodecModel.restore_from(path, map_location=torch.device(options.device))
+            config = _without_training(AudioCodecModel.restore_from(path, return_config=True))
+            model = AudioCodecModel.restore_from(
+                path, override_config_path=config, map_location=torch.device(options.device)
+            )
         except Exception as error:
             raise BadWeights(f"cannot be restored by NeMo ({error})"[:300], where=path) from error
         self.model = model.eval()
@@ -53,6 +56,16 @@ class NemoCodec:
         with torch.inference_mode():
             wave, _ = self.model.decode(tokens=tokens, tokens_len=torch.tensor([rows.shape[1]], device=self.device))
         return wave[0].float().cpu().numpy()
+
+
+def _without_training(config: Any) -> Any:
+    """The archive's configuration without the parts of training, some of which NeMo would fetch from a hub."""
+    from omegaconf import open_dict
+
+    with open_dict(config):
+        config.discriminator = None
+        config.use_scl_loss = config.use_slm_loss = False
+    return config
 
 
 def load(options: Options) -> NemoCodec:
