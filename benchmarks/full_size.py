@@ -49,6 +49,18 @@ def dac(strides: list[int], books: int, rate: int) -> Any:
 MODELS: dict[str, Callable[[], Any]] = {
     "mimi-8": lambda: transformers.MimiModel(transformers.MimiConfig()),
     "encodec-24khz-6k": lambda: transformers.EncodecModel(transformers.EncodecConfig()),
+    "encodec-48khz-6k": lambda: transformers.EncodecModel(
+        transformers.EncodecConfig(
+            audio_channels=2,
+            sampling_rate=48000,
+            chunk_length_s=1.0,
+            overlap=0.01,
+            normalize=True,
+            norm_type="time_group_norm",
+            use_causal_conv=False,
+            target_bandwidths=[3.0, 6.0, 12.0, 24.0],
+        )
+    ),
     "dac-16khz": lambda: dac([2, 4, 5, 8], 12, 16000),
     "dac-24khz": lambda: dac([2, 4, 5, 8], 32, 24000),
     "dac-44khz": lambda: dac([2, 4, 8, 8], 9, 44100),

@@ -29,6 +29,16 @@ def _encodec() -> Any:
     )
 
 
+def _encodec_48khz() -> Any:
+    return transformers.EncodecModel(
+        transformers.EncodecConfig(
+            num_filters=2, hidden_size=8, num_lstm_layers=1, codebook_dim=8, audio_channels=2, sampling_rate=48000,
+            chunk_length_s=1.0, overlap=0.01, normalize=True, norm_type="time_group_norm", use_causal_conv=False,
+            target_bandwidths=[3.0, 6.0, 12.0, 24.0],
+        )
+    )  # fmt: skip
+
+
 def _dac(strides: list[int], books: int, rate: int) -> Any:
     return transformers.DacModel(
         transformers.DacConfig(
@@ -82,6 +92,7 @@ def _vibevoice() -> Any:
 TOYS: dict[str, Callable[[], Any]] = {
     "mimi-8": _mimi,
     "encodec-24khz-6k": _encodec,
+    "encodec-48khz-6k": _encodec_48khz,
     "dac-16khz": lambda: _dac([2, 4, 5, 8], 12, 16000),
     "dac-24khz-4": lambda: _dac([2, 4, 5, 8], 32, 24000),
     "dac-44khz": lambda: _dac([2, 4, 8, 8], 9, 44100),

@@ -20,7 +20,7 @@ import numpy.typing as npt
 from tokbench.errors import CardError, MissingBackend, NotApplicable, TokensError
 from tokbench.tokenizers.base import Tokenizer
 from tokbench.tokenizers.checkpoints import find_snapshot, library_versions, snapshot_identity
-from tokbench.types import Encoded, Wave
+from tokbench.types import Encoded, StreamSpec, Wave
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -36,14 +36,14 @@ class Geometry:
 
     Attributes:
         input_rate, output_rate: Hz.
-        hop: input samples a frame.
+        hop: input samples a frame; a fraction where frames of overlapping chunks are counted.
         books: codebooks there are; 0 for a latent.
         size: codes of a book, or dimensions of the latent.
     """
 
     input_rate: int
     output_rate: int
-    hop: int
+    hop: int | Fraction
     books: int
     size: int
 
@@ -138,7 +138,15 @@ class PretrainedCodec(Tokenizer):
 
     def frames(self, n_samples: int) -> int:
         """Frames of n samples; `ceil(n / hop)` unless the family says otherwise."""
-        return -(-n_samples // self._geometry.hop)
+        return int(-(-n_samples // self._geometry.hop))
+
+    def coded(self, n_samples: int) -> int:
+        """Samples that the frames of n samples stand for."""
+        return int(self.frames(n_samples) * self._geometry.hop)
+
+    def lengths(self, n_samples: int) -> dict[str, int]:
+        """Length of every stream for n samples."""
+        return dict.fromkeys((stream.name for stream in self.card.streams), self.frames(n_samples))
 
     def encode(self, wavs: Sequence[Wave]) -> list[Encoded]:
         """See `Tokenizer.encode`."""
@@ -148,16 +156,17 @@ class PretrainedCodec(Tokenizer):
         for wave in wavs:
             prepared = self.prepare(wave)
             with exact_inference():
-                tokens = self._tokens(self._tensor(prepared)).cpu().numpy()
-            streams = self._streams(tokens)
-            frames = self.frames(len(prepared))
-            if any(len(stream) != frames for stream in streams.values()):
-                raise TokensError(f"{len(prepared)} samples gave {sorted(map(len, streams.values()))} frames, "
-                                  f"not {frames}")  # fmt: skip
-            items.append(
-                Encoded(streams, n_samples=len(wave), n_samples_coded=max(frames * self._geometry.hop, len(wave)))
-            )
+                streams = self._encoded(self._tensor(prepared))
+            found, want = ({name: len(stream) for name, stream in streams.items()}, self.lengths(len(prepared)))
+            if found != want:
+                raise TokensError(f"{len(prepared)} samples gave {found} frames, not {want}")
+            coded = max(self.coded(len(prepared)), len(wave))
+            items.append(Encoded(streams, n_samples=len(wave), n_samples_coded=coded))
         return items
+
+    def _encoded(self, audio: Tensor) -> dict[str, npt.NDArray[np.generic]]:
+        """Audio `[n]` on the device to streams."""
+        return self._streams(self._tokens(audio).cpu().numpy())
 
     def decode(self, items: Sequence[Encoded], *, globals_from: Sequence[Encoded] | None = None) -> list[Wave]:
         """See `Tokenizer.decode`; cut, or filled with zeros, to the input's duration."""
@@ -169,14 +178,19 @@ class PretrainedCodec(Tokenizer):
         from tokbench.codecs.precision import exact_inference
 
         item.check(self.card.stream_specs, ())
-        frames = self.frames(max(item.n_samples, self.card.min_samples))
-        lengths = {len(item.streams[stream.name]) for stream in self.card.streams}
-        if lengths != {frames}:
-            raise TokensError(f"{item.n_samples} samples have {frames} frames, the streams {sorted(lengths)}")
+        want = self.lengths(max(item.n_samples, self.card.min_samples))
+        found = {name: len(stream) for name, stream in item.streams.items()}
+        if found != want:
+            name = next(name for name in want if found[name] != want[name])
+            raise TokensError(f"{item.n_samples} samples have {want[name]} frames, the stream '{name}' {found[name]}")
         with exact_inference():
-            made = self._wave(self._tensor(self._stacked(item))).float().cpu().numpy()
+            made = self._decoded(item).float().cpu().numpy()
         n = round(item.n_samples * Fraction(self._geometry.output_rate, self._geometry.input_rate))
         return np.ascontiguousarray(np.pad(made[:n], (0, max(0, n - len(made)))), np.float32)
+
+    def _decoded(self, item: Encoded) -> Tensor:
+        """An item whose lengths are right to audio `[m]` on the device."""
+        return self._wave(self._tensor(self._stacked(item)))
 
     def _tensor(self, array: npt.NDArray[np.generic]) -> Tensor:
         import torch
@@ -187,14 +201,18 @@ class PretrainedCodec(Tokenizer):
         """Audio `[n]` to `[1, 1, frames * hop]`, filled with zeros."""
         import torch
 
-        missing = -audio.shape[-1] % self._geometry.hop
+        missing = self.coded(audio.shape[-1]) - audio.shape[-1]
         return torch.nn.functional.pad(audio, (0, missing))[None, None]
+
+    def _frame_specs(self) -> tuple[StreamSpec, ...]:
+        """The streams of the model's own tokens, whose sizes its config tells; all unless a family has others."""
+        return self.card.stream_specs
 
     def _check_variant(self, config: Path, hint: str) -> None:
         from tokbench.codecs.checkpoint import BadCheckpoint
 
         card, found = self.card, self._geometry
-        specs = card.stream_specs
+        specs = self._frame_specs()
         books = len(specs) if specs[0].kind == "codes" else 0
         rate = Fraction(found.input_rate, found.hop)
         fits = (
@@ -213,22 +231,22 @@ class CodesCodec(PretrainedCodec):
     """One stream of codes a codebook, `q0` first, int64 `[T]`."""
 
     def _streams(self, tokens: npt.NDArray[np.generic]) -> dict[str, npt.NDArray[np.generic]]:
-        names = [stream.name for stream in self.card.streams]
+        names = [spec.name for spec in self._frame_specs()]
         return {
             name: np.ascontiguousarray(row, np.int64)
             for name, row in zip(names, tokens[: len(names)], strict=True)
         }  # fmt: skip
 
     def _stacked(self, item: Encoded) -> npt.NDArray[np.generic]:
-        return np.stack([np.asarray(item.streams[stream.name], np.int64) for stream in self.card.streams])
+        return np.stack([np.asarray(item.streams[spec.name], np.int64) for spec in self._frame_specs()])
 
     def codebook(self, stream: str) -> npt.NDArray[np.float32]:
         """The embedding of every code, float32 `[vocab, D]`; see `ExposesCodebook`."""
         from tokbench.codecs.precision import exact_inference
 
-        names = [entry.name for entry in self.card.streams]
+        names = [spec.name for spec in self._frame_specs()]
         if stream not in names:
-            raise TokensError(f"there is no stream '{stream}', only {', '.join(names)}")
+            raise TokensError(f"there is no codebook of the stream '{stream}', only of {', '.join(names)}")
         with exact_inference():
             return np.array(self._book(names.index(stream)).float().cpu().numpy(), np.float32, order="C")
 

@@ -17,6 +17,7 @@ import torch
 import transformers
 
 from tokbench.codecs.checkpoint import BadCheckpoint, read_checkpoint, tensors_only
+from tokbench.errors import DependencyError
 
 __all__ = ["load_pretrained", "read_config"]
 
@@ -61,10 +62,16 @@ def load_pretrained(
         allow_pickle: take a weights file that holds more than tensors.
 
     Raises:
+        DependencyError: the installed library is older than the class.
         BadCheckpoint: config or weights are damaged, another model's, incomplete or not finite.
     """
     values = read_config(config, model_type=model_type, what=what, hint=hint)
-    cls = getattr(transformers, model_class)
+    cls = getattr(transformers, model_class, None)
+    if cls is None:
+        raise DependencyError(
+            f"transformers {transformers.__version__} has no {model_class}, which {what} needs",
+            hint="Type: python -m pip install --upgrade transformers",
+        )
     state = tensors_only(read_checkpoint(weights, where=str(weights), allow_pickle=allow_pickle), where=str(weights))
     bad = next((k for k, v in state.items() if v.is_floating_point() and not torch.isfinite(v).all()), None)
     if bad is not None:

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
     from tokbench.config import TokenizerCard
 
-__all__ = ["Dac", "Encodec", "Mimi", "XCodec"]
+__all__ = ["Bandwidths", "Dac", "Encodec", "Mimi", "XCodec"]
 
 
 class Mimi(CodesCodec):
@@ -47,14 +47,14 @@ class Mimi(CodesCodec):
         return book
 
 
-class _Bandwidths(CodesCodec):
+class Bandwidths(CodesCodec):
     """Codecs that were trained with a few numbers of books, which their config tells as bandwidths in kbit/s."""
 
     def __init__(
         self, card: TokenizerCard, *, device: str = "cpu", weights: Path | None = None, allow_pickle: bool = False
     ) -> None:
         super().__init__(card, device=device, weights=weights, allow_pickle=allow_pickle)
-        quantizer, books = self._model.quantizer, len(card.streams)
+        quantizer, books = self._model.quantizer, len(self._frame_specs())
         every = {quantizer.get_num_quantizers_for_bandwidth(b): b for b in self._model.config.target_bandwidths}
         if books not in every:
             raise CardError(
@@ -65,7 +65,7 @@ class _Bandwidths(CodesCodec):
         self._bandwidth = every[books]
 
 
-class Encodec(_Bandwidths):
+class Encodec(Bandwidths):
     """EnCodec at 24 kHz (arXiv 2210.13438): causal, no normalisation, one chunk however long."""
 
     model_type: ClassVar[str] = "encodec"
@@ -97,7 +97,7 @@ class Encodec(_Bandwidths):
         return book
 
 
-class XCodec(_Bandwidths):
+class XCodec(Bandwidths):
     """X-Codec (arXiv 2408.17175): residual codes over a mean of SSL layers beside an acoustic encoder's output."""
 
     model_type: ClassVar[str] = "xcodec"
