@@ -50,6 +50,9 @@ class ChunkedEncodec(Bandwidths):
     Both channels get the wave, and the output is their mean.
     """
 
+    _chunk: int
+    _stride: int
+    _frame: int
     model_type: ClassVar[str] = "encodec"
     model_class: ClassVar[str] = "EncodecModel"
 
@@ -129,7 +132,7 @@ class ChunkedEncodec(Bandwidths):
         scales = self._tensor(scale_of_code(np.asarray(item.streams["scale"], np.int64)))
         chunks = list(self._chunks(max(item.n_samples, self.card.min_samples)))
         sizes = [self._frames_of(length) for _, length in chunks]
-        waves = [self._wave(part) * scale for part, scale in zip(codes.split(sizes, dim=1), scales, strict=True)]
+        waves = [self._wave(part) * scale for part, scale in zip(torch.split(codes, sizes, dim=1), scales, strict=True)]
         # Linear cross-fades, as the library's: a triangle as long as the first chunk over every one, and the sum of
         # the chunks under their triangles is divided by the sum of the triangles.
         ramp = torch.linspace(0, 1, len(waves[0]) + 2, device=codes.device)[1:-1]
@@ -138,7 +141,8 @@ class ChunkedEncodec(Bandwidths):
         for (start, _), wave in zip(chunks, waves, strict=True):
             summed[start : start + len(wave)] += triangle[: len(wave)] * wave
             weights[start : start + len(wave)] += triangle[: len(wave)]
-        return summed[: item.n_samples] / weights[: item.n_samples]
+        made: Tensor = summed[: item.n_samples] / weights[: item.n_samples]
+        return made
 
     def _wave(self, tokens: Tensor) -> Tensor:
         stereo: Tensor = self._model.decode(tokens[None, None], [None]).audio_values
