@@ -52,10 +52,9 @@ def two_crops(speech: Speech, *, crop: int, batch: int) -> Callable[[], tuple[Te
     return draw
 
 
-def train_ear(
-    speech: Speech, *, seconds: float, crop: int, batch: int = 256, peak: float = 1e-3, autocast: torch.autocast
-) -> GlobalEncoder:
+def train_ear(speech: Speech, *, seconds: float, crop: int, batch: int, autocast: torch.autocast) -> GlobalEncoder:
     """Train for so many seconds; the net comes back frozen."""
+    peak = 1e-3
     ear = make_ear(speech.mel.shape[1]).to(speech.mel.device)
     optimizer = torch.optim.AdamW(ear.parameters(), lr=peak, weight_decay=1e-2)
     draw = two_crops(speech, crop=crop, batch=batch)

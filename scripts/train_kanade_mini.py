@@ -91,7 +91,11 @@ class Trainer:
         """Train the net that tells voices apart, where it is wanted."""
         if self.options.ear:
             self.ear = train_ear(
-                self.crops.speech, seconds=self.options.ear, crop=self.crops.crop, autocast=self.autocast()
+                self.crops.speech,
+                seconds=self.options.ear,
+                crop=self.crops.crop,
+                batch=self.options.ear_batch,
+                autocast=self.autocast(),
             )
 
     def voice_loss(self, made: Tensor, wanted: Tensor) -> Tensor:
@@ -317,6 +321,7 @@ def main() -> None:
     parser.add_argument("--moved", type=float, default=0.8, help="share of crops whose content is of such a version")
     parser.add_argument("--channels", type=int, default=32, help="of the discriminator")
     parser.add_argument("--ear", type=float, default=0.0, help="seconds to train the net that hears voices in phase 2")
+    parser.add_argument("--ear-batch", type=int, default=256, help="voices a step for that net")
     parser.add_argument("--voice-weight", type=float, default=10.0, help="of what that net hears")
     parser.add_argument("--ssl-weight", type=float, default=30.0)
     parser.add_argument("--seed", type=int, default=0)

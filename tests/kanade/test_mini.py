@@ -12,7 +12,7 @@ from tokbench.codecs.mel import MelSpec
 from tokbench.codecs.mel import log_mel as numpy_log_mel
 from tokbench.kanade.config import KANADE_MINI, KanadeConfig
 from tokbench.kanade.mel import log_mel
-from tokbench.kanade.mini import MiniCodec, griffin_lim_spec, hear
+from tokbench.kanade.mini import LEVEL_DBFS, MiniCodec, griffin_lim_spec, hear, levelled
 from tokbench.kanade.model import KanadeModel
 from tokbench.kanade.released import read_config, released_yaml
 from tokbench.kanade.training.mini import MiniParts
@@ -91,3 +91,20 @@ def test_a_global_encoder_may_hear_the_layers_instead(codec: MiniCodec) -> None:
     assert heard.speaker.shape == (1, 20, 384)
     with pytest.raises(ValueError, match="global_layers"):
         KanadeConfig.model_validate(KANADE_MINI.model_dump() | {"global_layers": (1,)})
+
+
+def test_what_is_decoded_has_the_level_of_speech(codec: MiniCodec) -> None:
+    wave = torch.randn(2, 16000, generator=torch.Generator().manual_seed(2)) * 0.1
+    made = codec.encode(wave)
+    decoded = codec.decode(made.tokens, made.speaker, n_samples=16000).double()
+    level = 20 * decoded.square().mean(dim=1).sqrt().log10()
+    torch.testing.assert_close(level, torch.full_like(level, LEVEL_DBFS), atol=1e-3, rtol=0)
+
+
+def test_a_level_never_clips_and_silence_stays() -> None:
+    spiky = torch.zeros(3, 16000)
+    spiky[0, 0], spiky[1] = 1e-3, 1e-3
+    made = levelled(spiky)
+    assert float(made[0].abs().max()) == pytest.approx(1.0)
+    assert float(made[1, 0]) == pytest.approx(10 ** (LEVEL_DBFS / 20))
+    assert not made[2].any()

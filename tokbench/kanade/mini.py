@@ -25,7 +25,11 @@ from tokbench.kanade.released import read_config
 from tokbench.kanade.weights import load_kanade
 from tokbench.kanade.whisper import WhisperEncoder, load_whisper
 
-__all__ = ["Heard", "MiniCodec", "griffin_lim_spec", "hear", "synthesise"]
+__all__ = ["LEVEL_DBFS", "Heard", "MiniCodec", "griffin_lim_spec", "hear", "levelled", "synthesise"]
+
+LEVEL_DBFS = -28.0
+"""Root mean square of what is decoded, pauses included: near the -26 dBov of active speech that listening tests use
+(ITU-T P.800, P.56). The level is not coded, and the nets know audio of peak 1 alone, ten decibels above speech."""
 
 
 class Heard(NamedTuple):
@@ -61,6 +65,14 @@ def synthesise(mel: Tensor, config: KanadeConfig, n_samples: int) -> Tensor:
     frames = mel.transpose(1, 2).float().cpu().numpy()
     waves = [vocode(np.ascontiguousarray(utterance), n_samples, spec) for utterance in frames]
     return torch.from_numpy(np.stack(waves))
+
+
+def levelled(waves: Tensor) -> Tensor:
+    """Each of the waves `[B, n]` at `LEVEL_DBFS`, or at peak 1 where that is less; silence stays silence."""
+    power = waves.double().square().mean(dim=1, keepdim=True).sqrt()
+    gain = 10 ** (LEVEL_DBFS / 20) / power.clamp(min=1e-12)
+    loudest = 1 / waves.double().abs().amax(dim=1, keepdim=True).clamp(min=1e-12)
+    return (waves * torch.minimum(gain, loudest)).float()
 
 
 class MiniCodec:
@@ -107,7 +119,7 @@ class MiniCodec:
             embedding = self.model.embed(tokens.to(self.device))
             whole = tokens.shape[1] * self.config.downsample * SSL_HOP
             mel = self.model.decode_mel(embedding, speaker.to(self.device), n_samples=whole)
-        return synthesise(mel, self.config, whole)[:, :n_samples]
+        return levelled(synthesise(mel, self.config, whole)[:, :n_samples])
 
     def codebook(self) -> Tensor:
         """Embedding of every token, float32 `[vocab, D]`."""
