@@ -13,7 +13,7 @@ from typing import Literal
 __all__ = ["Capability", "Direction", "GlobalSpec", "Role", "StreamSpec"]
 
 Capability = Literal["discrete", "continuous", "decode", "swap_global", "codebook", "features", "posterior", "fit"]
-Role = Literal["semantic", "acoustic", "mixed", "prosody", "detail", "waveform"]
+Role = Literal["semantic", "acoustic", "mixed", "prosody", "detail", "side", "waveform"]
 Direction = Literal["higher", "lower", "none"]
 
 
@@ -27,7 +27,7 @@ class StreamSpec:
         rate_hz: frames per second, exact.
         vocab: number of codes, ids are `0 .. vocab-1`; None for a latent.
         dim: width D of a latent; None for codes.
-        role: what the stream is meant to carry.
+        role: what the stream is meant to carry; "side" is what a decoder needs beside frames of speech, such as levels.
         levels: FSQ factorisation, first level fastest; None where there is none.
     """
 

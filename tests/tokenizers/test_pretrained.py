@@ -349,6 +349,14 @@ def test_one_task(name: str, tmp_path: Path, toy: Callable[[str], tuple[Any, Pat
     assert value(result, "mel_distance") > 0
 
 
+def test_scales_are_charged(tmp_path: Path, toy: Callable[[str], tuple[Any, Path]]) -> None:
+    result = reconstruction("encodec-48khz-6k", toy("encodec-48khz-6k")[1], tmp_path)
+    assert result.status == "complete"
+    # 1.2 s are chunks of 48000 and 10080 samples: 150 and 32 frames of four codes, and two scales.
+    assert value(result, "bps_measured") == pytest.approx((182 * 4 * 10 + 2 * np.log2(SCALES)) / 1.2)
+    assert value(result, "bps_nominal") == pytest.approx(6075.71, abs=0.01)
+
+
 @pytest.mark.cuda
 @pytest.mark.parametrize("name", NAMES)
 def test_on_a_gpu(name: str, toy: Callable[[str], tuple[Any, Path]]) -> None:

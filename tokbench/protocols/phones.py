@@ -78,7 +78,7 @@ def frame_streams(card: TokenizerCard, *, kinds: Sequence[str], max_rate: float)
     Raises:
         NotApplicable: there is none; the reason says why.
     """
-    usable = [s for s in card.stream_specs if s.kind in kinds and s.role != "waveform"]
+    usable = [s for s in card.stream_specs if s.kind in kinds and s.role not in ("waveform", "side")]
     if not usable:
         what = (
             "are samples of the waveform" if any(s.role == "waveform" for s in card.stream_specs) else "have no codes"
@@ -87,8 +87,8 @@ def frame_streams(card: TokenizerCard, *, kinds: Sequence[str], max_rate: float)
     slow = [s for s in usable if float(s.rate_hz) <= max_rate]
     if not slow:
         raise NotApplicable(
-            f"{card.name}'s stream '{usable[0].name}' has {float(usable[0].rate_hz):g} symbols a second, which are "
-            f"parts of packets; this task compares frames (at most {max_rate:g} a second)"
+            f"{card.name}'s stream '{usable[0].name}' has {float(usable[0].rate_hz):g} symbols a second, parts of "
+            f"packets or of frames; this task compares frames (at most {max_rate:g} a second)"
         )
     semantic = [s for s in slow if s.role == "semantic"]
     return semantic or slow[:1]

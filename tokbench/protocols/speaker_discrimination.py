@@ -222,7 +222,7 @@ def _lines(trials: pd.DataFrame) -> list[str]:
 
 def _content(card: TokenizerCard) -> list[StreamSpec]:
     """Streams to pool: the semantic ones, or else the first; none where tokens are samples."""
-    usable = [s for s in card.stream_specs if s.role != "waveform"]
+    usable = [s for s in card.stream_specs if s.role not in ("waveform", "side")]
     return [s for s in usable if s.role == "semantic"] or usable[:1]
 
 

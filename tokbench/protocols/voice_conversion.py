@@ -72,7 +72,7 @@ class VoiceConversion(Protocol):
             raise NotApplicable(f"{card.name} turns speech into tokens only; it has no decoder")
         if self.mode == "swap_global" and "swap_global" not in card.capabilities:
             raise NotApplicable(f"{card.name} has no global vector that could be swapped")
-        stacked = [s for s in card.stream_specs if s.kind == "codes"]
+        stacked = [s for s in card.stream_specs if s.kind == "codes" and s.role != "side"]
         if self.mode == "first_codebook" and (len(stacked) < 2 or len({s.rate_hz for s in stacked}) != 1):
             raise NotApplicable(f"{card.name} has no stack of codebooks of one rate")
 
