@@ -26,7 +26,7 @@ import numpy as np
 import soundfile
 from kanade_mini_text import WORDNET, normal, utterances, wordnet_examples
 from make_mini_en import RATE, tidy
-from mini_en_voices import EXTRA_VOICES, KOKORO_LICENCE, VOICES, Kokoro, Missing, Voice, open_engine
+from mini_en_voices import EXTRA_VOICES, KOKORO_LICENCE, VOICES, Kokoro, Missing, Voice, kokoro_vectors, open_engine
 
 from tokbench.audio import read_audio
 from tokbench.types import Wave
@@ -94,6 +94,12 @@ def plans(engine: str, examples: list[str]) -> Iterator[Plan]:
         yield Plan(f"{engine}{number:05d}", voice, weights, shift, speed, text)
 
 
+def mixed_voices(kokoro: Path) -> list[str]:
+    """Kokoro's voice vectors but those of the evaluated voices, by name."""
+    heard = {voice.name for voice in UNSEEN}
+    return sorted(name for name in kokoro_vectors(kokoro) if name not in heard)
+
+
 def mixtures(names: list[str], examples: list[str]) -> Iterator[Plan]:
     """Endless utterances, each by a new speaker: three voice vectors in shares that range from pure to even.
 
@@ -154,9 +160,8 @@ def speak(
     """Let one source speak until `minutes` are full."""
     tts = open_engine("kokoro" if engine == MIXTURES else engine, kokoro_voices=kokoro)
     if engine == MIXTURES:
-        assert isinstance(tts, Kokoro)
-        heard = {voice.name for voice in UNSEEN}
-        planned = mixtures(sorted(name for name in tts.vectors if name not in heard), examples)
+        assert kokoro is not None
+        planned = mixtures(mixed_voices(kokoro), examples)
     else:
         planned = plans(engine, examples)
     done = {row["id"]: float(row["seconds"]) for row in read_rows(folder / f"{engine}.csv")}

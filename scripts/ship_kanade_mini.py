@@ -1,6 +1,7 @@
 """Put a trained kanade-mini into the package: released layout, what it was trained on, how, and its losses.
 
-    python scripts/ship_kanade_mini.py RUN [RUN ...] --archive corpus.tar --commits HASH [HASH ...]
+    python scripts/ship_kanade_mini.py RUN [RUN ...] --archive corpus.tar --commits HASH [HASH ...] \
+        --kokoro-voices kokoro-js-1.2.1.tgz
 
 RUN is a folder that `train_kanade_mini.py` wrote. `training.json` counts the corpus by engine and voice, and the
 script refuses a corpus with an evaluated voice or sentence of mini-en.
@@ -15,11 +16,13 @@ import io
 import json
 import tarfile
 from collections import Counter, defaultdict
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
 from kanade_mini_text import normal
-from make_kanade_mini_corpus import ALLOWED, UNSEEN, plans, test_texts
+from make_kanade_mini_corpus import ALLOWED, MIXTURES, UNSEEN, Plan, mixed_voices, mixtures, plans, test_texts
+from mini_en_voices import KOKORO_LICENCE
 from safetensors.torch import load_file
 
 from tokbench.kanade.config import KANADE_MINI
@@ -29,12 +32,14 @@ from tokbench.kanade.training.export import export_released
 FOLDER = Path(__file__).parents[1] / "tokbench" / "tokenizers" / "weights" / "kanade-mini"
 LICENCES = {
     "librispeech": "CC BY 4.0",
+    MIXTURES: KOKORO_LICENCE,
     **{engine: ", ".join(sorted({v.licence for v in ALLOWED if v.engine == engine})) for engine in
        ("festival", "flite", "kokoro", "pico")},
 }  # fmt: skip
+ANY_SENTENCE = ["Any sentence that is long enough to stand for an utterance"]
 
 
-def corpus(archive: Path) -> dict[str, Any]:
+def corpus(archive: Path, kokoro_voices: Path) -> dict[str, Any]:
     """What the archive holds, by engine.
 
     Raises:
@@ -55,6 +60,7 @@ def corpus(archive: Path) -> dict[str, Any]:
     for engine in sorted({row["engine"] for row in rows}):
         mine = [row for row in rows if row["engine"] == engine]
         voices = Counter(row["speaker"].split("-p")[0] for row in mine if not row["speaker"].startswith("mix"))
+        speakers = {row["id"]: row["speaker"] for row in mine}
         engines[engine] = {
             "utterances": len(mine),
             "hours": round(sum(float(row["seconds"]) for row in mine) / 3600, 4),
@@ -62,18 +68,20 @@ def corpus(archive: Path) -> dict[str, Any]:
             "moved by WORLD": sum("-p" in row["speaker"] for row in mine),
         } | ({"speakers": len(voices)} if engine == "librispeech" else {"voices": dict(sorted(voices.items()))})
         if engine == "kokoro":
-            engines[engine] |= mixtures({row["id"]: row["speaker"] for row in mine})
+            engines[engine] |= vectors(speakers, plans("kokoro", ANY_SENTENCE))
+        if engine == MIXTURES:
+            engines[engine] |= vectors(speakers, mixtures(mixed_voices(kokoro_voices), ANY_SENTENCE))
     return {"sha256": hashlib.sha256(archive.read_bytes()).hexdigest(), "engines": engines}
 
 
-def mixtures(speakers: dict[str, str]) -> dict[str, Any]:
+def vectors(speakers: dict[str, str], planned: Iterable[Plan]) -> dict[str, Any]:
     """How often each Kokoro voice vector is part of a mixture, from the plan that made the utterances (`id: speaker`).
 
-    The plan's random numbers do not depend on the texts, which need WordNet; so any sentences serve.
+    A plan's random numbers do not depend on the texts, which need WordNet; so any sentence serves.
     """
     parts: dict[str, int] = defaultdict(int)
     missing = dict(speakers)
-    for plan in plans("kokoro", ["Any sentence that is long enough to stand for an utterance"]):
+    for plan in planned:
         if plan.id in missing:
             if missing.pop(plan.id) != plan.voice.speaker:
                 raise SystemExit(f"{plan.id} is spoken by {speakers[plan.id]}, the plan says {plan.voice.speaker}")
@@ -112,6 +120,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n", 1)[0])
     parser.add_argument("runs", type=Path, nargs="+", help="folders of train_kanade_mini.py; each began with the last")
     parser.add_argument("--archive", type=Path, required=True, help="the corpus that it was trained on")
+    parser.add_argument("--kokoro-voices", type=Path, required=True, help="kokoro-js-1.2.1.tgz, for the mixtures' plan")
     parser.add_argument("--phase", choices=["pretrain", "adversarial"], default="adversarial", help="of the last run")
     parser.add_argument("--commits", nargs="+", required=True, help="of the training script, by run")
     parser.add_argument("--out", type=Path, default=FOLDER)
@@ -121,7 +130,7 @@ def main() -> None:
     model.load_state_dict(load_file(options.runs[-1] / f"{options.phase}.safetensors"))
     record = {"script": "scripts/train_kanade_mini.py", "shipped": f"{options.phase} of the last run", "runs": runs}
     export_released(model, options.out)
-    record["corpus"] = corpus(options.archive)
+    record["corpus"] = corpus(options.archive, options.kokoro_voices)
     (options.out / "training.json").write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
     (options.out / "losses.csv").write_text(losses(options.runs), encoding="utf-8")
     for path in options.out.iterdir():
