@@ -20,7 +20,8 @@ from tokbench.tokenizers.conformance import conformance, speech_like
 from tokbench.tokenizers.isolated import IsolatedTokenizer
 from tokbench.tokenizers.load import load_tokenizer
 
-FULL = {"nanocodec-0.6k": "full_0k6", "nanocodec-1.89k": "full_1k89"}
+FULL = {"nanocodec-0.6k": "full_0k6", "nanocodec-1.78k": "full_0k6", "nanocodec-1.89k": "full_1k89"}
+"""The fixtures' geometry of each; 1.78k's nets are 0.6k's around another quantiser."""
 
 
 @dataclass(frozen=True)
@@ -47,17 +48,25 @@ def pair(
         return Pair(nemo, port, folder / "tiny_nemo" / "tiny.nemo")
     nemo, port = ready(f"nemo-{request.param}")[0], find_card(TokenizerCard, request.param)
     source = folder / FULL[request.param]
-    text = (source / "model_config.yaml").read_text()
-    config = yaml.safe_load(text)
+    config = yaml.safe_load((source / "model_config.yaml").read_text())
     keys = {key: shape for key, shape in shapes(source / "keys.json").items() if "fsqs" not in key}
+    quantizer = config["vector_quantizer"]
+    was = config["audio_encoder"]["encoded_dim"]
+    quantizer["num_groups"] = len(port.streams)
+    quantizer["num_levels_per_group"] = list(port.streams[0].levels or ())
+    width = quantizer["num_groups"] * len(quantizer["num_levels_per_group"])
+    config["audio_encoder"]["encoded_dim"] = config["audio_decoder"]["input_dim"] = width
+    for key, shape in keys.items():
+        if key.startswith(("audio_encoder.post_conv", "audio_decoder.pre_conv")):
+            keys[key] = tuple(width if size == was else size for size in shape)
     state = by_recipe(keys, nanocodec_recipe)
-    levels = np.array(config["vector_quantizer"]["num_levels_per_group"])
-    for group in range(config["vector_quantizer"]["num_groups"]):
+    levels = np.array(quantizer["num_levels_per_group"])
+    for group in range(quantizer["num_groups"]):
         tables = {"num_levels": levels, "dim_base_index": np.cumprod([1, *levels[:-1]])}
         for name, table in tables.items():
             state[f"vector_quantizer.fsqs.{group}.{name}"] = torch.from_numpy(table.astype(np.int32))[None, :, None]
     archive = tmp_path_factory.mktemp("nemo") / "full.nemo"
-    return Pair(nemo, port, write_nemo(archive, text, state))
+    return Pair(nemo, port, write_nemo(archive, yaml.safe_dump(config), state))
 
 
 def test_the_ports_tokens_and_samples_are_nemos(pair: Pair) -> None:
