@@ -11,6 +11,7 @@ import pytest
 import soundfile
 
 from tokbench.cli import main
+from tokbench.commands.options import with_settings
 
 
 class Terminal:
@@ -99,6 +100,9 @@ def test_score_prints_a_result(terminal: Terminal, voice: Path, tmp_path: Path) 
         (("run", "--task", "reconstruction"), "--all-tokenizers"),
         (("run", "-t", "identity", "--task", "reconstruction", "--data", "folder:nowhere"), "nowhere"),
         (("run", "-t", "identity", "--task", "reconstruction", "--set", "normaliser"), "--set name=value"),
+        (("run", "-t", "identity", "--task", "reconstruction", "--set", "normalizer=none"), "Did you mean normaliser"),
+        (("run", "-t", "identity", "--task", "vc", "--set", "steps=5"), "There are mode, normaliser, pairs"),
+        (("run", "-t", "identity", "--task", "vc", "--set", "pairs.steps=5"), "Write --set pairs=VALUE"),
         (("decode", "nothing.npz", "-o", "x.wav"), "nothing.npz"),
         (("show", "codec2-1201"), "codec2-1200"),
         (("list", "tokenisers"), "tokenizers"),
@@ -192,3 +196,10 @@ def test_lists_and_shows(terminal: Terminal) -> None:
     assert "lower is better" in terminal.out
     assert terminal("data", "list") == 0
     assert "librispeech" in terminal.out
+
+
+def test_a_setting_reaches_a_field_and_leaves_the_card_alone() -> None:
+    params = {"recipe": {"steps": 200, "lr": 0.01}, "beam": 16}
+    made = with_settings(params, {"recipe.steps": 400, "beam": 4})
+    assert made == {"recipe": {"steps": 400, "lr": 0.01}, "beam": 4}
+    assert params == {"recipe": {"steps": 200, "lr": 0.01}, "beam": 16}

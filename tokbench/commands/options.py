@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Collection, Mapping
+from difflib import get_close_matches
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -17,9 +19,11 @@ __all__ = [
     "StorePath",
     "Weights",
     "Workers",
+    "check_settings",
     "parse_judge_weights",
     "parse_settings",
     "store_path",
+    "with_settings",
 ]
 
 Device = Annotated[str, typer.Option("--device", help="auto, cpu, cuda or cuda:N.")]
@@ -51,6 +55,37 @@ def parse_settings(pairs: list[str]) -> dict[str, object]:
             raise UserError(f"'{pair}' is not a setting", where="--set", hint="Write --set name=value")
         settings[key] = yaml.safe_load(value)
     return settings
+
+
+def check_settings(settings: Mapping[str, object], known: Collection[str]) -> None:
+    """Refuse a setting that no task of the run knows.
+
+    Raises:
+        UserError: names it, and what there is.
+    """
+    for name in settings:
+        if name.partition(".")[0] not in known:
+            close = get_close_matches(name, known, n=1)
+            hint = f"Did you mean {close[0]}?" if close else f"There are {', '.join(sorted(known))}"
+            raise UserError("no task of this run has this parameter", where=f"--set {name}", hint=hint)
+
+
+def with_settings(params: Mapping[str, Any], settings: Mapping[str, object]) -> dict[str, Any]:
+    """The parameters with the settings in their places; `recipe.steps` is the field `steps` of `recipe`.
+
+    Raises:
+        UserError: a field of something that has none.
+    """
+    merged = dict(params)
+    for name, value in settings.items():
+        first, dot, rest = name.partition(".")
+        if not dot:
+            merged[first] = value
+            continue
+        if not isinstance(merged.get(first), Mapping):
+            raise UserError(f"'{first}' has no fields", where=f"--set {name}", hint=f"Write --set {first}=VALUE")
+        merged[first] = with_settings(merged[first], {rest: value})
+    return merged
 
 
 def parse_judge_weights(pairs: list[str]) -> dict[str, Path]:

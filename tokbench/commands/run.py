@@ -19,9 +19,11 @@ from tokbench.commands.options import (
     StorePath,
     Weights,
     Workers,
+    check_settings,
     parse_judge_weights,
     parse_settings,
     store_path,
+    with_settings,
 )
 from tokbench.errors import UserError
 
@@ -164,11 +166,15 @@ def plan(
         handle.card  # noqa: B018 - a wrong name is told before anything is computed
     prepared: dict[str, Prepared] = {}
     cells: list[Cell] = []
-    for name in tasks or (suite.tasks if suite else ()):
-        card = find_card(TaskCard, name)
+    cards = [find_card(TaskCard, name) for name in tasks or (suite.tasks if suite else ())]
+    known = {card.name: set(card.params) | protocol_of(card).optional_params for card in cards}
+    check_settings(settings, set().union(*known.values()))
+    for card in cards:
+        name = card.name
         chosen = judges or (list(suite.judges.get(name, card.judges)) if suite else list(card.judges))
         judge_cards: dict[str, JudgeCard] = {one: find_card(JudgeCard, one) for one in chosen}
-        params: dict[str, Any] = {**card.params, **(suite.params.get(name, {}) if suite else {}), **settings}
+        params: dict[str, Any] = {**card.params, **(suite.params.get(name, {}) if suite else {})}
+        params = with_settings(params, {k: v for k, v in settings.items() if k.partition(".")[0] in known[name]})
         params = protocol_of(card).for_comparison(params, [handle.card for handle in handles])
         specs = data or (list(suite.data.get(name, card.data)) if suite else list(card.data))
         for spec in specs:

@@ -57,6 +57,7 @@ class Representation:
 class Abx(Protocol):
     """Encode, slice by phones, compare."""
 
+    optional_params: ClassVar[frozenset[str]] = frozenset({"device", "items", "librilight", "threads"})
     code_modules: ClassVar[tuple[str, ...]] = (
         *BENCH_MODULES, "tokbench.protocols.base", "tokbench.protocols.phones", "tokbench.metrics.abx",
         "tokbench.abx.engine", "tokbench.abx.features", "tokbench.abx.items", "tokbench.abx.kernels",

@@ -130,6 +130,8 @@ class Protocol(ABC):
     """Modules whose code decides the estimates."""
     alone: ClassVar[bool] = False
     """Measured after all others with nothing beside it, and never taken from the store or put there: the clock's."""
+    optional_params: ClassVar[frozenset[str]] = frozenset()
+    """Parameters that it knows and that a card need not state."""
     trains: ClassVar[bool] = False
     """Whether probes are trained, so that the parameter `train` must name data."""
 

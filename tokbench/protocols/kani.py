@@ -46,6 +46,7 @@ _RATE = (25, 2)
 class KaniSpeech(Protocol):
     """Write tokens with a published checkpoint, decode, judge."""
 
+    optional_params: ClassVar[frozenset[str]] = frozenset({"adapter", "revision"})
     code_modules: ClassVar[tuple[str, ...]] = (
         *BENCH_MODULES, "tokbench.metrics.mos", "tokbench.metrics.speaker", "tokbench.metrics.text_to_speech",
         "tokbench.metrics.wer", "tokbench.probes.kani", "tokbench.probes.layout", "tokbench.probes.spans",

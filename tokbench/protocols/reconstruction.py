@@ -41,6 +41,7 @@ METRIC_RATE = 16000
 class Reconstruction(Protocol):
     """Encode, decode, judge, compare; and account for the tokens."""
 
+    optional_params: ClassVar[frozenset[str]] = frozenset({"waveform_tokens"})
     code_modules: ClassVar[tuple[str, ...]] = (
         *BENCH_MODULES,
         "tokbench.protocols.base",

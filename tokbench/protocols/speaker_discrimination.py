@@ -37,6 +37,7 @@ Float = npt.NDArray[np.float64]
 class SpeakerDiscrimination(Protocol):
     """Encode, pool, compare in pairs."""
 
+    optional_params: ClassVar[frozenset[str]] = frozenset({"trials"})
     code_modules: ClassVar[tuple[str, ...]] = (*BENCH_MODULES, "tokbench.protocols.base")
     estimate_modules: ClassVar[tuple[str, ...]] = (
         "tokbench.stats", "tokbench.bootstrap", "tokbench.metrics.eer", "tokbench.metrics.discrimination",

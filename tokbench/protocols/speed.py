@@ -46,6 +46,7 @@ _TABLE = {"cold": "processes", "load": "processes", "peak": "processes", "batch"
 class Speed(Protocol):
     """Load in a fresh process, time the first call, then others, then batches."""
 
+    optional_params: ClassVar[frozenset[str]] = frozenset({"threads"})
     alone: ClassVar[bool] = True
     estimate_modules: ClassVar[tuple[str, ...]] = ("tokbench.stats", "tokbench.metrics.speed", "tokbench.metrics.base")
 

@@ -51,6 +51,7 @@ class SpokenLanguageModel(Protocol):
     """Train on tokens, score held-out tokens or pairs, continue prompts."""
 
     trains: ClassVar[bool] = True
+    optional_params: ClassVar[frozenset[str]] = frozenset({"longest_run_seconds"})
     code_modules: ClassVar[tuple[str, ...]] = (
         *PROBE_MODULES, *BENCH_MODULES, "tokbench.metrics.language_model", "tokbench.metrics.wer",
         "tokbench.probes.sampling", "tokbench.protocols.base", "tokbench.protocols.probing", *LOOP_MODULES,
