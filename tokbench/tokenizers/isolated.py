@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 __all__ = ["IsolatedTokenizer"]
 
-_CHILD = ("contract", "files", "serve", "start", "wire")
+_CHILD = ("contract", "files", "precision", "serve", "start", "wire")
 
 
 class IsolatedTokenizer(Tokenizer):

@@ -2,5 +2,5 @@
 
 It needs numpy, the standard library of Python 3.8 or newer, and nothing of tokbench. `start.py` is the script that the
 other environment's Python runs, `serve` answers requests, `wire` is the form of messages and arrays (the parent's too),
-`files` finds and reads checkpoints, `backends` holds one module a family.
+`files` finds and reads checkpoints, `precision` is how nets are run, `backends` holds one module a family.
 """

@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 from tokbench_worker.contract import BadWeights, NoLibrary, Options
 from tokbench_worker.files import fill, find_file, load_tensors, use_source
+from tokbench_worker.precision import exact_inference
 
 __all__ = ["load"]
 
@@ -49,7 +50,7 @@ class BigCodec:
 
         frames = -(-len(wave) // _HOP)
         audio = torch.from_numpy(np.pad(wave, (0, frames * _HOP - len(wave))))[None, None].to(self.device)
-        with torch.inference_mode():
+        with exact_inference():
             _, codes, _ = self.decoder(self.encoder(audio), vq=True)
         flat = codes.reshape(-1).to(torch.int64).cpu().numpy()
         return {"streams": {"q0": flat}, "n_samples_coded": frames * _HOP}
@@ -59,7 +60,7 @@ class BigCodec:
         import torch
 
         codes = torch.from_numpy(streams["q0"])[None, :, None].to(self.device)
-        with torch.inference_mode():
+        with exact_inference():
             latent = self.decoder.vq2emb(codes).transpose(1, 2)
             wave = self.decoder(latent, vq=False)
         return wave.reshape(-1).float().cpu().numpy()

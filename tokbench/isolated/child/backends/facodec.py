@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 from tokbench_worker.contract import NoLibrary, Options
 from tokbench_worker.files import fill, find_file, load_tensors, use_source
+from tokbench_worker.precision import exact_inference
 
 __all__ = ["load"]
 
@@ -59,7 +60,7 @@ class FACodec:
 
         frames = -(-len(wave) // _HOP)
         audio = torch.from_numpy(np.pad(wave, (0, frames * _HOP - len(wave))))[None, None].to(self.device)
-        with torch.inference_mode():
+        with exact_inference():
             _, codes, _, _, timbre = self.decoder(self.encoder(audio), eval_vq=False, vq=True)
         rows = codes[:, 0].to(torch.int64).cpu().numpy()
         streams = {name: np.ascontiguousarray(rows[index]) for index, name in enumerate(self.names)}
@@ -75,7 +76,7 @@ class FACodec:
 
         codes = torch.from_numpy(np.stack([streams[name] for name in self.names]))[:, None].to(self.device)
         timbre = torch.from_numpy(globals_["timbre"])[None].to(self.device)
-        with torch.inference_mode():
+        with exact_inference():
             if self.redecoder is not None:
                 # It looks at the first three books only where residual codes are left out.
                 embedded = self.redecoder.vq2emb(codes, timbre, use_residual=False)

@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 from tokbench_worker.contract import BadItem, BadWeights, Options
 from tokbench_worker.files import fill, find_file, load_tensors
+from tokbench_worker.precision import exact_inference
 
 __all__ = ["load"]
 
@@ -67,7 +68,7 @@ class Fairseq2Layer:
         if self.normalise:
             signal = torch.nn.functional.layer_norm(signal, signal.shape)
         batch = signal[None]
-        with torch.inference_mode():
+        with exact_inference():
             frontend = self.model.encoder_frontend
             frames, layout, _ = frontend.extract_features(batch, BatchLayout.of(batch))
             frames, _ = frontend.process_features(frames, layout, None)

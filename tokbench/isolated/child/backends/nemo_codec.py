@@ -6,6 +6,7 @@ from typing import Any
 
 from tokbench_worker.contract import BadWeights, Options
 from tokbench_worker.files import find_file
+from tokbench_worker.precision import exact_inference
 
 __all__ = ["load"]
 
@@ -38,7 +39,7 @@ class NemoCodec:
         import torch
 
         audio = torch.from_numpy(wave)[None].to(self.device)
-        with torch.inference_mode():
+        with exact_inference():
             tokens, _ = self.model.encode(audio=audio, audio_len=torch.tensor([len(wave)], device=self.device))
         rows = tokens[0].to(torch.int64).cpu().numpy()
         return {
@@ -53,7 +54,7 @@ class NemoCodec:
 
         rows = np.stack([streams[f"q{index}"] for index in range(len(streams))])
         tokens = torch.from_numpy(rows)[None].to(self.device)
-        with torch.inference_mode():
+        with exact_inference():
             wave, _ = self.model.decode(tokens=tokens, tokens_len=torch.tensor([rows.shape[1]], device=self.device))
         return wave[0].float().cpu().numpy()
 

@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 from tokbench_worker.contract import BadWeights, NoLibrary, Options
 from tokbench_worker.files import fill, find_file, load_tensors, use_source
+from tokbench_worker.precision import exact_inference
 
 __all__ = ["load"]
 
@@ -56,7 +57,7 @@ class WavTokenizer:
 
         frames = -(-len(wave) // self.hop)
         audio = torch.from_numpy(np.pad(wave, (0, frames * self.hop - len(wave))))[None].to(self.device)
-        with torch.inference_mode():
+        with exact_inference():
             _, codes = self.model.encode_infer(audio, bandwidth_id=self._bandwidth())
         return {"streams": {"q0": codes.reshape(-1).cpu().numpy()}, "n_samples_coded": frames * self.hop}
 
@@ -65,7 +66,7 @@ class WavTokenizer:
         import torch
 
         codes = torch.from_numpy(streams["q0"])[None, None].to(self.device)
-        with torch.inference_mode():
+        with exact_inference():
             wave = self.model.decode(self.model.codes_to_features(codes), bandwidth_id=self._bandwidth())
         return wave.reshape(-1).float().cpu().numpy()
 
