@@ -5,8 +5,9 @@
 
 Each model is built from the config that its authors publish, saved as the hub lays it out, loaded through its adapter,
 and run through the conformance suite. Then the same audio is encoded and decoded by the adapter, and encoded by the
-model called directly, in turns; the ratio of the best times is what the adapter costs. Weights are random, so that
-nothing is said about quality. A model takes up to 3 GB on disk and three times that in memory.
+model called directly, in turns; the ratio of the best times is what the adapter costs. `encode_peak_mib` and
+`decode_peak_mib` are the most memory in use meanwhile, weights included: of the process, or of the GPU. Weights are
+random, so that nothing is said about quality. A model takes up to 3 GB on disk and three times that in memory.
 """
 
 from __future__ import annotations
@@ -26,6 +27,7 @@ import transformers
 
 from tokbench.codecs.precision import exact_inference
 from tokbench.codecs.speechtokenizer import SpeechTokenizerConfig, SpeechTokenizerNet
+from tokbench.protocols.speed_probe import peak_bytes, reset_peak
 from tokbench.tokenizers.conformance import conformance, speech_like
 from tokbench.tokenizers.load import load_tokenizer
 
@@ -128,6 +130,10 @@ def measure(name: str, device: str, seconds: Fraction, turns: int, long_seconds:
                 return model.encode(audio, **extra)
 
         direct = call
+    for kind, work in (("encode", lambda: tokenizer.encode([wave])), ("decode", lambda: tokenizer.decode([item]))):
+        reset_peak(device)
+        work()
+        row[f"{kind}_peak_mib"] = round(peak_bytes(device) / 2**20)
     times: dict[str, list[float]] = {"encode": [], "decode": [], "direct": []}
     for _ in range(turns):
         times["encode"].append(best(lambda: tokenizer.encode([wave]), device))

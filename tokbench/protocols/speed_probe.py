@@ -22,7 +22,7 @@ from tokbench.errors import TokbenchError, TokenizerUnavailable
 from tokbench.handle import TokenizerHandle
 from tokbench.types import Wave
 
-__all__ = ["Probe", "measure"]
+__all__ = ["Probe", "measure", "peak_bytes", "reset_peak"]
 
 _Out = TypeVar("_Out")
 _GAIN = 1.02
@@ -77,7 +77,7 @@ def measure(probe: Probe) -> dict[str, Any]:
 
     def phase(stage: str, calls: Sequence[Callable[[], object] | None]) -> list[Any]:
         """Every call once, the first of which was the cold one, and then the median of its repeats."""
-        _reset_peak(device)
+        reset_peak(device)
         made: list[Any] = []
         found["warm"][stage] = []
         for number, call in enumerate(calls):
@@ -92,7 +92,7 @@ def measure(probe: Probe) -> dict[str, Any]:
                     found["failed"][number] = str(error)
             made.append(result)
             found["warm"][stage].append(spent)
-        found["peak"][stage] = _peak(device)
+        found["peak"][stage] = peak_bytes(device)
         return made
 
     encoded = phase("encode", [partial(tokenizer.encode, [wave]) for wave in probe.waves])
@@ -124,7 +124,7 @@ def _batches(
     made: list[dict[str, Any]] = []
     best = float("inf")
     for size in sizes:
-        _reset_peak(device)
+        reset_peak(device)
         try:
             call(size)
             seconds = median(lambda size=size: call(size))  # type: ignore[misc]
@@ -132,7 +132,7 @@ def _batches(
             if "memory" in str(error).lower() or isinstance(error, MemoryError):
                 break
             raise
-        made.append({"stage": stage, "batch": size, "seconds": seconds, "peak": _peak(device)})
+        made.append({"stage": stage, "batch": size, "seconds": seconds, "peak": peak_bytes(device)})
         if seconds / size > best / _GAIN:
             break
         best = min(best, seconds / size)
@@ -147,7 +147,8 @@ def _wait(device: str) -> None:
         torch.cuda.synchronize()
 
 
-def _reset_peak(device: str) -> None:
+def reset_peak(device: str) -> None:
+    """Forget the most memory that was in use so far: of the GPU, or of this process."""
     if device.startswith("cuda"):
         import torch
 
@@ -159,7 +160,7 @@ def _reset_peak(device: str) -> None:
         return  # the mark then rises over the whole process, and later phases show the largest so far
 
 
-def _peak(device: str) -> int:
+def peak_bytes(device: str) -> int:
     """Bytes at most since the last reset."""
     if device.startswith("cuda"):
         import torch
