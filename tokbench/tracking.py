@@ -34,7 +34,7 @@ from tokbench.mlflow_payload import (
 from tokbench.mlflow_scope import quiet_mlflow
 from tokbench.results import Result
 
-__all__ = ["DEFAULT_URI", "Tracker"]
+__all__ = ["DEFAULT_URI", "Tracker", "artifact_place"]
 
 DEFAULT_URI = "sqlite:///mlflow.db"
 
@@ -271,10 +271,7 @@ class Tracker:
         if suite not in self._experiments:
             found = client.get_experiment_by_name(suite)
             if found is None:
-                path = _sqlite_path(self.uri)
-                place = None
-                if path is not None:
-                    place = (path.parent / "mlartifacts" / quote(suite, safe="")).absolute().as_uri()
+                place = artifact_place(self.uri, suite)
                 self._experiments[suite] = client.create_experiment(
                     suite, artifact_location=place, tags={"tokbench.suite": suite}
                 )
@@ -367,6 +364,12 @@ def _sqlite_path(uri: str) -> Path | None:
     prefix = "sqlite:///"
     name = unquote(uri.removeprefix(prefix).partition("?")[0])
     return Path(name) if uri.startswith(prefix) and name and name != ":memory:" else None
+
+
+def artifact_place(uri: str, experiment: str) -> str | None:
+    """Where an experiment's artifacts lie: `mlartifacts/` beside a SQLite database, else as the server says (None)."""
+    path = _sqlite_path(uri)
+    return None if path is None else (path.parent / "mlartifacts" / quote(experiment, safe="")).absolute().as_uri()
 
 
 def _without_password(uri: str) -> str:

@@ -15,7 +15,7 @@ from torch import Tensor
 from tokbench.audio import write_audio
 from tokbench.kanade.training.module import KanadeTraining
 from tokbench.kanade.training.recipe import Recipe
-from tokbench.tracking import DEFAULT_URI
+from tokbench.tracking import DEFAULT_URI, artifact_place
 
 __all__ = ["Pictures", "make_callbacks", "make_loggers"]
 
@@ -41,10 +41,12 @@ def make_loggers(recipe: Recipe, folder: Path, uri: str | None) -> list[Any]:
             logging.getLogger(name).setLevel(logging.ERROR)
         known = folder / _RUN
         run_id = known.read_text(encoding="utf-8").strip() if known.is_file() else None
+        place = uri or os.environ.get("MLFLOW_TRACKING_URI") or DEFAULT_URI
         logger = MLFlowLogger(
             experiment_name=EXPERIMENT,
             run_name=recipe.name,
-            tracking_uri=uri or os.environ.get("MLFLOW_TRACKING_URI") or DEFAULT_URI,
+            tracking_uri=place,
+            artifact_location=artifact_place(place, EXPERIMENT),
             run_id=run_id,
         )
         folder.mkdir(parents=True, exist_ok=True)
