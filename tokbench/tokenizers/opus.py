@@ -146,7 +146,8 @@ class Opus(Tokenizer):
                 pieces += [frame.to_ndarray()[0] for frame in decoder.decode(packet)]
             pieces += [frame.to_ndarray()[0] for frame in decoder.decode(None)]
         except self._av.FFmpegError as error:
-            raise TokensError(f"libopus cannot decode these bytes ({error})") from error
+            # FFmpeg adds a number and the name of its function, which say nothing to whoever made the tokens.
+            raise TokensError("these bytes are no Opus packets: libopus cannot decode them") from error
         pcm = np.concatenate(pieces)
         full = pcm[self.delay * DECODER_RATE // self.card.input_rate :] / np.float32(32768)
         wave = resample(full.astype(np.float32), DECODER_RATE, self.card.input_rate)[: item.n_samples]
