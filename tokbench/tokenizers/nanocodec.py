@@ -49,6 +49,7 @@ class NanoCodecTokenizer(Tokenizer):
         "tokbench.codecs.nanocodec.kernels",
         "tokbench.codecs.nanocodec.model",
         "tokbench.codecs.nanocodec.nets",
+        "tokbench.codecs.nanocodec.toom_cook",
         "tokbench.codecs.snake",
         "tokbench.tokenizers.checkpoints",
     )

@@ -1,14 +1,16 @@
 """The same nets with time before channels: how a CPU runs them fastest.
 
 oneDNN convolves `[T, C]` up to three times faster than `[C, T]` at the widths of a NanoCodec, and a residual block is
-then two convolutions and two passes over memory: activation, padding and the residual sum are one kernel. What is
-computed is what `nets` says, and tests hold the two together.
+then two convolutions and two passes over memory: activation, padding and the residual sum are one kernel. Residual
+layers run in pieces of time, which keeps both memory and the way to it short. The decoder's longer convolutions take
+half the products (`toom_cook`). What is computed is what `nets` says, and tests hold the two together.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import cast
+from itertools import product
+from typing import Any, cast
 
 import numpy as np
 import numpy.typing as npt
@@ -30,12 +32,15 @@ from tokbench.codecs.nanocodec.nets import (
     ResidualLayer,
     Upsample,
 )
+from tokbench.codecs.nanocodec.toom_cook import ToomCook
 from tokbench.codecs.snake import Snake
 
 __all__ = ["ChannelsLast", "knows"]
 
 _ACTIVATIONS: tuple[Activation, ...] = ("lrelu", "snake", "half_snake")
 _PADS: tuple[PadMode, ...] = ("replicate", "zeros")
+_PIECE = 1 << 19
+"""Numbers of a residual layer's input at a time."""
 
 
 def knows(config: NanoCodecConfig) -> bool:
@@ -68,6 +73,13 @@ class ChannelsLast:
                 if isinstance(module, Conv):
                     weight = module.conv.weight
                     weight.data = weight.data.permute(0, 2, 1).contiguous().permute(0, 2, 1)
+        # The decoder's alone: tokens are rounded from the encoder's output, which stays as exact as it can be.
+        self._quick = {
+            module: ToomCook(module.conv)
+            for layer in decoder.res_layers
+            for module in layer.modules()
+            if isinstance(module, Conv) and _quick(module)
+        }
         self._taps = {module: _taps(module) for module in decoder.modules() if isinstance(module, Upsample)}
 
     def encode(self, audio: Tensor) -> Tensor:
@@ -90,6 +102,19 @@ class ChannelsLast:
         return x.clamp(-1, 1) if net.output_activation == "clamp" else x.tanh()
 
     def _residual(self, layer: ResidualLayer, x: Tensor) -> Tensor:
+        """In pieces of time that stay in the cache, each with the frames of its neighbours that its own depend on."""
+        batch, frames, channels = x.shape
+        size = max(1, _PIECE // channels)
+        left, right = _reach(layer)
+        out = torch.empty_like(x)
+        for row, start in product(range(batch), range(0, frames, size)):
+            end = min(start + size, frames)
+            first, last = max(0, start - left), min(end + right, frames)
+            piece = self._branches(layer, x[row : row + 1, first:last])
+            out[row, start:end] = piece[0, start - first : end - first]
+        return out
+
+    def _branches(self, layer: ResidualLayer, x: Tensor) -> Tensor:
         total: Tensor | None = None
         for branch in cast(Iterable[ResidualBranch], layer.res_blocks):
             # The residual sum waits for the next activation, which reads both parts anyway.
@@ -108,7 +133,11 @@ class ChannelsLast:
         return total.div_(len(layer.res_blocks))
 
     def _step(self, act: Act, x: Tensor, conv: Conv, *, add: Tensor | None = None) -> Tensor:
-        return _convolve(conv, self._activated(act, x, conv.pad, conv.mode, add=add))
+        quick = self._quick.get(conv)
+        if quick is None:
+            return _convolve(conv, self._activated(act, x, conv.pad, conv.mode, add=add))
+        padded = self._activated(act, x, quick.padding(x.shape[1]), "zeros", add=add)
+        return quick(padded)[:, : x.shape[1]]
 
     def _activated(
         self, act: Act, x: Tensor, pad: tuple[int, int], mode: PadMode, *, add: Tensor | None = None
@@ -133,6 +162,23 @@ class ChannelsLast:
         for row in range(x.shape[0]):
             kernels.upsample(x[row].numpy(), out[row].numpy(), taps, bias)
         return out.flatten(1, 2)
+
+
+def _quick(module: Conv) -> bool:
+    """Where `ToomCook` is faster: few channels make more of its passes, and many more of its memory."""
+    return 48 <= module.conv.out_channels <= 256 and module.conv.kernel_size[0] > 4
+
+
+def _reach(layer: ResidualLayer) -> tuple[int, int]:
+    """Frames before and after one of a layer's output that it depends on."""
+    left, right = (
+        max(
+            sum(block.input_conv.pad[side] + block.skip_conv.pad[side] for block in branch.res_blocks)
+            for branch in cast(Iterable[Any], layer.res_blocks)
+        )
+        for side in (0, 1)
+    )
+    return left, right
 
 
 def _convolve(module: Conv, padded: Tensor) -> Tensor:

@@ -12,7 +12,7 @@ import numpy as np
 import numpy.typing as npt
 from numba import njit
 
-__all__ = ["FASTMATH", "activate", "add_and_activate", "tables", "upsample"]
+__all__ = ["FASTMATH", "activate", "add_and_activate", "from_points", "tables", "to_points", "upsample"]
 
 FASTMATH = {"contract", "reassoc", "nsz", "arcp"}
 """Freedoms of the compiler; NaN and infinity keep their meaning."""
@@ -105,4 +105,41 @@ def upsample(x: Any, out: Any, taps: Any, bias: Any) -> None:
                     + x[t + 1, 2 * j + 1] * taps[0, 1, p, j]
                     + x[t, 2 * j] * taps[1, 0, p, j]
                     + x[t, 2 * j + 1] * taps[1, 1, p, j]
+                )
+
+
+@_fast
+def to_points(x: Any, out: Any, matrix: Any) -> None:
+    """Tiles of seven rows, one every four, times a matrix.
+
+    Args:
+        x: `[4 tiles + 3, width]`.
+        out: `[7, tiles, width]`.
+        matrix: `[7, 7]`, point by row of a tile.
+    """
+    for tile in range(out.shape[1]):
+        x0, x1, x2, x3 = x[4 * tile], x[4 * tile + 1], x[4 * tile + 2], x[4 * tile + 3]
+        x4, x5, x6 = x[4 * tile + 4], x[4 * tile + 5], x[4 * tile + 6]
+        for point in range(7):
+            row, made = matrix[point], out[point, tile]
+            m0, m1, m2, m3, m4, m5, m6 = row[0], row[1], row[2], row[3], row[4], row[5], row[6]
+            for j in range(made.shape[0]):
+                made[j] = (m0 * x0[j] + m1 * x1[j]) + (m2 * x2[j] + m3 * x3[j]) + (m4 * x4[j] + m5 * x5[j]) + m6 * x6[j]
+
+
+@_fast
+def from_points(values: Any, out: Any, matrix: Any, bias: Any) -> None:
+    """Seven arrays `[tiles, width]` to four rows a tile, `[4 tiles, width]`: times `[4, 7]`, plus a bias `[width]`."""
+    v0, v1, v2, v3, v4, v5, v6 = values
+    for tile in range(v0.shape[0]):
+        x0, x1, x2, x3, x4, x5, x6 = v0[tile], v1[tile], v2[tile], v3[tile], v4[tile], v5[tile], v6[tile]
+        for place in range(4):
+            row, made = matrix[place], out[4 * tile + place]
+            m0, m1, m2, m3, m4, m5, m6 = row[0], row[1], row[2], row[3], row[4], row[5], row[6]
+            for j in range(made.shape[0]):
+                made[j] = (
+                    (m0 * x0[j] + m1 * x1[j])
+                    + (m2 * x2[j] + m3 * x3[j])
+                    + (m4 * x4[j] + m5 * x5[j])
+                    + (m6 * x6[j] + bias[j])
                 )
