@@ -83,6 +83,9 @@ def save(name: str, folder: Path) -> None:
         for key, tensor in model.state_dict().items():
             if key.endswith(("codebook.embed", "embed_sum")):
                 tensor.copy_(torch.randn(tensor.shape))
+            elif name == "vibevoice-acoustic" and (tensor.ndim > 1 or key.endswith("gamma")):
+                # Unit gain: as the library starts it, gains of its layers are near zero, and silence comes out.
+                tensor.copy_(torch.randn(tensor.shape) / tensor[0].numel() ** 0.5)
         model.save_pretrained(folder)
         return
     if name == "snac-24khz":
