@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Sequence
 
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 
 from tokbench.results import Estimate, Result
@@ -18,12 +19,14 @@ _CELL_WIDTH = 17
 
 
 def digits(estimate: Estimate) -> int:
-    """Decimals such that the half-width has two significant figures, between 0 and 3."""
+    """Decimals such that the half-width has two significant figures, between 0 and 3; 1 where there is no width."""
     width = (
         estimate.scale * (estimate.ci95[1] - estimate.ci95[0]) / 2
         if estimate.ci95
         else abs(estimate.value or 0.0) / 100
     )
+    if width == 0:
+        return 1
     for decimals in range(4):
         if width >= 10 ** (1 - decimals):
             return decimals
@@ -55,8 +58,15 @@ def print_results(results: Sequence[Result], console: Console | None = None) -> 
         # As many tables as the width of the terminal asks for: a folded number cannot be read.
         fit = max(1, (console.width - _NAME_WIDTH) // _CELL_WIDTH)
         for start in range(0, max(1, len(heads)), fit):
-            console.print(_table(title if start == 0 else None, group, heads[start : start + fit]))
+            console.print(_table(title if start == 0 else None, group, heads, slice(start, start + fit)))
         for result in group:
+            if result.status == "not_applicable":
+                console.print(
+                    f"{result.tokenizer.name}: not applicable: {result.reason}",
+                    highlight=False,
+                    soft_wrap=True,
+                    markup=False,
+                )
             if result.coverage and result.coverage.failed:
                 failure, count = result.coverage.failed[0], len(result.coverage.failed)
                 console.print(
@@ -64,23 +74,29 @@ def print_results(results: Sequence[Result], console: Console | None = None) -> 
                     f"first {failure.id} in {failure.stage}: {failure.error}",
                     highlight=False,
                     soft_wrap=True,
+                    markup=False,
                 )
 
 
-def _table(title: str | None, group: Sequence[Result], heads: Sequence[str]) -> Table:
+def _table(title: str | None, group: Sequence[Result], heads: Sequence[str], shown: slice) -> Table:
+    """A table of the metrics `heads[shown]`; a title that several share is followed by what tells them apart."""
     table = Table(title=title, title_justify="left")
     table.add_column("tokenizer", no_wrap=True)
-    for name in heads:
-        example = next(e for r in group if (e := r.estimate(name)))
+    examples = {name: next(e for r in group if (e := r.estimate(name))) for name in heads}
+    titles = Counter(example.title or name for name, example in examples.items())
+    for name in heads[shown]:
+        example = examples[name]
         arrow = {"higher": " ↑", "lower": " ↓", "none": ""}[example.direction]
         unit = f" ({example.unit})" if example.unit else ""
-        table.add_column(f"{example.title or name}{unit}{arrow}", justify="right", min_width=9)
+        which = name.partition("[")[2].rstrip("]")
+        apart = f", {which}" if which and titles[example.title or name] > 1 else ""
+        table.add_column(escape(f"{example.title or name}{apart}{unit}{arrow}"), justify="right", min_width=9)
     for result in group:
         if result.status == "not_applicable":
-            table.add_row(result.tokenizer.name, f"n/a: {result.reason}")
+            table.add_row(result.tokenizer.name, *["n/a"] * len(heads[shown]))
             continue
         mark = " (partial)" if result.status == "partial" else ""
-        cells = [format_estimate(result.estimate(name)).replace(" ", "\u00a0") for name in heads]
+        cells = [format_estimate(result.estimate(name)).replace(" ", "\u00a0") for name in heads[shown]]
         table.add_row(result.tokenizer.name + mark, *cells)
     return table
 

@@ -226,6 +226,7 @@ def _paper(one: AblationMetric) -> str:
 def print_report(ablation: Ablation) -> None:
     """The table on stdout."""
     from rich.console import Console
+    from rich.markup import escape
     from rich.table import Table
 
     table = Table(title=f"{ablation.title} ({ablation.profile})", title_justify="left")
@@ -236,7 +237,7 @@ def print_report(ablation: Ablation) -> None:
         interval = "" if pooled.ci95 is None else f" [{pooled.ci95[0] * scale:+.3g}, {pooled.ci95[1] * scale:+.3g}]"
         table.add_row(
             one.task,
-            f"{one.metric}{f' ({one.unit})' if one.unit else ''}",
+            escape(f"{one.metric}{f' ({one.unit})' if one.unit else ''}"),
             one.changed,
             f"{pooled.base * scale:.3g}",
             f"{pooled.changed * scale:.3g}",
@@ -251,7 +252,7 @@ def print_report(ablation: Ablation) -> None:
     console.print(table)
     for one in ablation.metrics:
         if one.verdict is not None:
-            console.print(f"{one.metric}, {one.changed}: {one.verdict}: {one.reason}.", highlight=False)
+            console.print(f"{one.metric}, {one.changed}: {one.verdict}: {one.reason}.", highlight=False, markup=False)
         if one.power is not None and one.paper is not None:
             console.print(f"  {one.power.statement}", highlight=False)
     console.print(f"{ablation.minutes:.0f} min on {ablation.device}", highlight=False)

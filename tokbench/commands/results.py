@@ -32,6 +32,7 @@ def compare(
         sys.stdout.write(to_json([row.__dict__ for row in rows], indent=1).decode() + "\n")
         return
     from rich.console import Console
+    from rich.markup import escape
     from rich.table import Table
 
     table = Table(title=f"{b.tokenizer.name} minus {a.tokenizer.name}, {a.task.title}", title_justify="left")
@@ -49,7 +50,7 @@ def compare(
     for row in rows:
         scale = row.scale
         table.add_row(
-            f"{row.metric} {row.unit}".strip(),
+            escape(f"{row.metric} {row.unit}".strip()),
             f"{row.first * scale:.3f}",
             f"{row.second * scale:.3f}",
             f"{row.difference * scale:+.3f}",
