@@ -182,7 +182,7 @@ class Abx(Protocol):
                 if name not in counts:
                     continue
                 row = counts[name]
-                if row["lacking"]:
+                if row.get("lacking"):  # a column that earlier results do not have
                     reason, count = str(row["lacking"]), int(row["items"])
                     made.append(
                         Estimate.of(metric(name), None, method=reason, n=0, undefined=count, reasons={reason: count})
