@@ -15,7 +15,7 @@ from pydantic import ValidationError
 from tokbench.config import AnyCard
 from tokbench.errors import CardError
 
-__all__ = ["load_card", "parse_card"]
+__all__ = ["load_card", "merge_fields", "nested_fields", "parse_card"]
 
 _Lines = dict[tuple[str | int, ...], int]
 
@@ -41,13 +41,14 @@ def load_card(
         CardError: with `file:line: field` and the reason.
     """
     data, lines = _read(path, values or {}, seen=())
-    merged = _merge(defaults or {}, data)
+    merged = merge_fields(defaults or {}, data)
     for name, value in (settings or {}).items():
-        merged = _merge(merged, _nested(name.split("."), value))
+        merged = merge_fields(merged, nested_fields(name.split("."), value))
     return parse_card(merged, kind, path=path, lines=lines)
 
 
-def _nested(names: list[str], value: object) -> dict[str, Any]:
+def nested_fields(names: list[str], value: object) -> dict[str, Any]:
+    """`["losses", "ssl"]` and 0 give `{"losses": {"ssl": 0}}`."""
     inner: Any = value
     for name in reversed(names):
         inner = {name: inner}
@@ -117,14 +118,15 @@ def _read(path: Path, values: dict[str, str], *, seen: tuple[Path, ...]) -> tupl
             hint=f"There are {names}",
         )
     parent, _ = _read(parent_path, values, seen=(*seen, path))
-    return _merge(parent, data), lines
+    return merge_fields(parent, data), lines
 
 
-def _merge(base: dict[str, Any], over: dict[str, Any]) -> dict[str, Any]:
+def merge_fields(base: dict[str, Any], over: dict[str, Any]) -> dict[str, Any]:
+    """The mapping with another one over it, field by field at every depth; anything but a mapping is replaced."""
     merged = dict(base)
     for key, value in over.items():
         old = merged.get(key)
-        merged[key] = _merge(old, value) if isinstance(old, dict) and isinstance(value, dict) else value
+        merged[key] = merge_fields(old, value) if isinstance(old, dict) and isinstance(value, dict) else value
     return merged
 
 

@@ -76,15 +76,17 @@ def with_settings(params: Mapping[str, Any], settings: Mapping[str, object]) -> 
     Raises:
         UserError: a field of something that has none.
     """
+    from tokbench.card_files import merge_fields, nested_fields
+
     merged = dict(params)
     for name, value in settings.items():
-        first, dot, rest = name.partition(".")
-        if not dot:
+        first, *fields = name.split(".")
+        if not fields:
             merged[first] = value
             continue
-        if not isinstance(merged.get(first), Mapping):
+        if not isinstance(merged.get(first), dict):
             raise UserError(f"'{first}' has no fields", where=f"--set {name}", hint=f"Write --set {first}=VALUE")
-        merged[first] = with_settings(merged[first], {rest: value})
+        merged = merge_fields(merged, nested_fields([first, *fields], value))
     return merged
 
 

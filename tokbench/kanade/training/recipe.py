@@ -8,7 +8,7 @@ from typing import Any, Literal
 
 from pydantic import Field, ValidationError, model_validator
 
-from tokbench.card_files import load_card
+from tokbench.card_files import load_card, merge_fields
 from tokbench.config import Card, Strict
 from tokbench.errors import UserError
 from tokbench.kanade.config import KANADE_12HZ, KANADE_25HZ, KANADE_25HZ_CLEAN, KanadeConfig
@@ -61,7 +61,7 @@ class ModelChoice(Strict):
         if not self.overrides:
             return base
         try:
-            return type(base).model_validate(_merged(base.model_dump(), self.overrides))
+            return type(base).model_validate(merge_fields(base.model_dump(), self.overrides))
         except ValidationError as error:
             first = error.errors()[0]
             raise ValueError(f"overrides.{'.'.join(map(str, first['loc']))}: {first['msg']}") from None
@@ -278,11 +278,3 @@ def _flat(value: dict[str, Any], prefix: str = "") -> dict[str, Any]:
         else:
             flat[f"{prefix}{key}"] = inner
     return flat
-
-
-def _merged(base: dict[str, Any], over: dict[str, Any]) -> dict[str, Any]:
-    merged = dict(base)
-    for key, value in over.items():
-        old = merged.get(key)
-        merged[key] = _merged(old, value) if isinstance(old, dict) and isinstance(value, dict) else value
-    return merged
