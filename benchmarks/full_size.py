@@ -1,7 +1,8 @@
-"""Full-size tokenizers through `transformers`, SNAC and SpeechTokenizer: random weights, published config, the adapter.
+"""Full-size tokenizers of other libraries: random weights in the published geometry, through the adapter.
 
     python benchmarks/full_size.py mimi-8 encodec-24khz-6k dac-16khz          # on the CPU
     python benchmarks/full_size.py --all --device cuda --seconds 30
+    python benchmarks/full_size.py --all --keep FOLDER --no-conformance     # models made once, times alone
 
 Each model is built from the config that its authors publish, saved as the hub lays it out, loaded through its adapter,
 and run through the conformance suite. Then the same audio is encoded and decoded by the adapter, and encoded by the
@@ -73,7 +74,28 @@ MODELS: dict[str, Callable[[], Any]] = {
     "vibevoice-acoustic": lambda: transformers.VibeVoiceAcousticTokenizerModel(
         transformers.VibeVoiceAcousticTokenizerConfig()
     ),
-}
+    "published-units-hubert-base-l9-500": lambda: transformers.HubertModel(transformers.HubertConfig()),
+    "published-units-wavlm-large-l23-1000": lambda: transformers.WavLMModel(
+        transformers.WavLMConfig(
+            hidden_size=1024, num_hidden_layers=24, num_attention_heads=16, intermediate_size=4096,
+            feat_extract_norm="layer", do_stable_layer_norm=True, num_buckets=320, max_bucket_distance=800,
+        )
+    ),
+}  # fmt: skip
+NAMES = (*MODELS, "snac-24khz", "speechtokenizer", "s3-v2-25hz", "s3-v3-25hz")
+
+
+def s3(version: int) -> Any:
+    if version == 2:
+        from s3tokenizer.model_v2 import ModelConfig, S3TokenizerV2
+
+        return S3TokenizerV2("speech_tokenizer_v2_25hz", ModelConfig())
+    from s3tokenizer.model_v3 import ModelConfigV3, S3TokenizerV3
+
+    return S3TokenizerV3("speech_tokenizer_v3_25hz", ModelConfigV3())
+
+
+S3: dict[str, Callable[[], Any]] = {"s3-v2-25hz": lambda: s3(2), "s3-v3-25hz": lambda: s3(3)}
 
 
 def save(name: str, folder: Path) -> None:
@@ -87,6 +109,13 @@ def save(name: str, folder: Path) -> None:
                 # Unit gain: as the library starts it, gains of its layers are near zero, and silence comes out.
                 tensor.copy_(torch.randn(tensor.shape) / tensor[0].numel() ** 0.5)
         model.save_pretrained(folder)
+        if name.startswith("published-units"):
+            wide = name.startswith("published-units-wavlm-large")
+            transformers.Wav2Vec2FeatureExtractor(do_normalize=wide, return_attention_mask=wide).save_pretrained(folder)
+            np.save(folder / "centroids.npy", torch.randn(int(name.rpartition("-")[2]), model.config.hidden_size))
+        return
+    if name in S3:
+        torch.save(S3[name]().state_dict(), folder / "s3.pt")
         return
     if name == "snac-24khz":
         import snac
@@ -102,7 +131,7 @@ def save(name: str, folder: Path) -> None:
     torch.save(state, folder / file)
 
 
-def best(work: Callable[[], object], device: str) -> float:
+def timed(work: Callable[[], object], device: str) -> float:
     start = time.perf_counter()
     work()
     if device.startswith("cuda"):
@@ -110,58 +139,91 @@ def best(work: Callable[[], object], device: str) -> float:
     return time.perf_counter() - start
 
 
-def measure(name: str, device: str, seconds: Fraction, turns: int, long_seconds: list[Fraction]) -> dict[str, object]:
+def measure(
+    name: str, device: str, seconds: Fraction, turns: int, long_seconds: list[Fraction] | None, keep: Path | None
+) -> dict[str, object]:
     with tempfile.TemporaryDirectory() as place:
-        save(name, Path(place))
-        tokenizer = load_tokenizer(name, device=device, weights=Path(place))
-        failed = [c for c in conformance(tokenizer, long_seconds=long_seconds) if not c.passed]
+        folder = (keep or Path(place)) / name
+        if not folder.is_dir():
+            folder.mkdir(parents=True)
+            save(name, folder)
+        tokenizer = load_tokenizer(name, device=device, weights=folder / "s3.pt" if name in S3 else folder)
+        checked = "not run" if long_seconds is None else "passed"
+        failed = [] if long_seconds is None else conformance(tokenizer, long_seconds=long_seconds)
+        failed = [check for check in failed if not check.passed]
     wave = speech_like(seconds, tokenizer.card.input_rate)
     item = tokenizer.encode([wave])[0]
     row: dict[str, object] = {
         "name": name,
         "device": device,
-        "conformance": "passed" if not failed else "; ".join(f"{c.name}: {c.detail}" for c in failed),
+        "conformance": checked if not failed else "; ".join(f"{c.name}: {c.detail}" for c in failed),
     }
-    model = getattr(tokenizer, "_model", None)
-    audio = torch.from_numpy(np.pad(wave, (0, -len(wave) % 9600)))[None, None].to(device)
-    direct: Callable[[], object] | None = None
-    if name in ("mimi-8", "pocket-tts", "encodec-24khz-6k", "dac-16khz", "dac-24khz", "dac-44khz", "snac-24khz"):
-        extra = {"mimi-8": {"num_quantizers": 8}, "encodec-24khz-6k": {"bandwidth": 6.0}}.get(name, {})
-
-        def call() -> object:
-            with exact_inference():
-                return model.encode(audio, **extra)
-
-        direct = call
-    for kind, work in (("encode", lambda: tokenizer.encode([wave])), ("decode", lambda: tokenizer.decode([item]))):
+    works: dict[str, Callable[[], object]] = {"encode": lambda: tokenizer.encode([wave])}
+    if "decode" in tokenizer.card.capabilities:
+        works["decode"] = lambda: tokenizer.decode([item])
+    for kind, work in works.items():
         reset_peak(device)
         work()
         row[f"{kind}_peak_mib"] = round(peak_bytes(device) / 2**20)
-    times: dict[str, list[float]] = {"encode": [], "decode": [], "direct": []}
+    direct = direct_encode(name, tokenizer, wave, device)
+    if direct is not None:
+        works["direct"] = direct
+        direct()
+    times: dict[str, list[float]] = {kind: [] for kind in works}
     for _ in range(turns):
-        times["encode"].append(best(lambda: tokenizer.encode([wave]), device))
-        times["decode"].append(best(lambda: tokenizer.decode([item]), device))
-        if direct is not None:
-            times["direct"].append(best(direct, device))
-    row["encode_rtf"] = round(min(times["encode"]) / float(seconds), 4)
-    row["decode_rtf"] = round(min(times["decode"]) / float(seconds), 4)
+        for kind, work in works.items():
+            times[kind].append(timed(work, device))
+    for kind in ("encode", "decode"):
+        if kind in times:
+            row[f"{kind}_rtf"] = round(min(times[kind]) / float(seconds), 4)
     if direct is not None:
         row["encode_adapter_to_direct"] = round(min(times["encode"]) / min(times["direct"]), 3)
     return row
 
 
+def direct_encode(name: str, tokenizer: Any, wave: Any, device: str) -> Callable[[], object] | None:
+    """The model's own way from samples to codes, where the adapter wraps one call of it."""
+    model = getattr(tokenizer, "_model", None)
+    with_books = {"mimi-8": {"num_quantizers": 8}, "encodec-24khz-6k": {"bandwidth": 6.0}}
+    if name in (*with_books, "pocket-tts", "dac-16khz", "dac-24khz", "dac-44khz", "snac-24khz"):
+        audio = torch.from_numpy(np.pad(wave, (0, -len(wave) % 9600)))[None, None].to(device)
+        extra = with_books.get(name, {})
+
+        def work() -> object:
+            return model.encode(audio, **extra)
+
+    elif name in S3:
+        from s3tokenizer import log_mel_spectrogram
+
+        def work() -> object:
+            mel = log_mel_spectrogram(torch.from_numpy(wave).to(device))
+            return model.quantize(mel[None], torch.tensor([mel.shape[1]], device=device))
+
+    else:
+        return None
+
+    def call() -> object:
+        with exact_inference():
+            return work()
+
+    return call
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("names", nargs="*", choices=[[], *MODELS, "snac-24khz", "speechtokenizer"])
+    parser.add_argument("names", nargs="*", choices=[[], *NAMES])
     parser.add_argument("--all", action="store_true")
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--seconds", type=Fraction, default=Fraction(4))
     parser.add_argument("--turns", type=int, default=3)
     parser.add_argument("--long", type=Fraction, nargs="*", default=[Fraction(35), Fraction(262, 5)])
+    parser.add_argument("--no-conformance", action="store_true", help="measure times and memory alone")
+    parser.add_argument("--keep", type=Path, help="folder where models are kept, and found the next time")
     options = parser.parse_args()
-    names = [*MODELS, "snac-24khz", "speechtokenizer"] if options.all else options.names
+    long = None if options.no_conformance else options.long
+    names = NAMES if options.all else options.names
     for name in names:
-        print(json.dumps(measure(name, options.device, options.seconds, options.turns, options.long)), flush=True)
+        print(json.dumps(measure(name, options.device, options.seconds, options.turns, long, options.keep)), flush=True)
 
 
 if __name__ == "__main__":

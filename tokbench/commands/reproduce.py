@@ -110,10 +110,9 @@ def run(
     chosen: ProfileName = profile
     size = grid.profiles[chosen]
     kind = _device(device, needs_gpu=size.gpu, profile=profile)
-    if seeds is not None:
-        changed = size.model_copy(update={"seeds": size.seeds[:seeds]})
-        grid = grid.model_copy(update={"profiles": {**grid.profiles, chosen: changed}})
-        size = changed
+    asked = {"seeds": None if seeds is None else size.seeds[:seeds], "minutes": minutes}
+    size = size.model_copy(update={name: value for name, value in asked.items() if value is not None})
+    grid = grid.model_copy(update={"profiles": {**grid.profiles, chosen: size}})
     train_on = tuple(data or size.data)
     judge_on = tuple(evaluate or size.evaluate)
     for option, value in (("--data", train_on), ("--evaluate", judge_on)):
@@ -131,7 +130,7 @@ def run(
         evaluate=judge_on,
         settings=parse_settings(setting or []),
         device=kind,
-        minutes=minutes if minutes is not None else size.minutes,
+        minutes=size.minutes,
         store=store_path(store).absolute(),
     )
     check_plan(plan, resume=resume)
