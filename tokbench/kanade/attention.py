@@ -15,10 +15,14 @@ from torch import Tensor
 from torch.nn import functional
 
 from tokbench.errors import MissingBackend, UserError
+from tokbench.kanade.constants import constant
 
 __all__ = ["Backend", "local_attention", "resolve_backend"]
 
 Backend = Literal["auto", "flash", "flex", "sdpa"]
+
+# Asked once: the question would cut a compiled net in two.
+_FLASH_INSTALLED = find_spec("flash_attn") is not None
 
 _MARKS = 8
 _OUT_OF_SIGHT = -3e4
@@ -100,11 +104,11 @@ def resolve_backend(backend: Backend, q: Tensor, *, dropout: float = 0.0) -> Lit
     if backend == "auto":
         if not q.is_cuda:
             return "sdpa"
-        if half and find_spec("flash_attn") is not None:
+        if half and _FLASH_INSTALLED:
             return "flash"
         return "flex" if dropout == 0.0 and q.shape[-1] >= _FLEX_WIDTH else "sdpa"
     if backend == "flash":
-        if find_spec("flash_attn") is None:
+        if not _FLASH_INSTALLED:
             raise MissingBackend("flash-attn", extra="flash", needed_by="attention backend 'flash'")
         if not (half and q.is_cuda):
             raise UserError(f"flash-attn needs half precision on CUDA, has {q.dtype} on {q.device.type}")
@@ -145,8 +149,7 @@ def _blocked(q: Tensor, k: Tensor, v: Tensor, radius: int, dropout: float, scale
     return joined[:, :, :length]
 
 
-@lru_cache(maxsize=32)
-@torch.inference_mode(mode=False)  # a mask that is first needed in inference must still serve training
+@constant
 def _band(length: int, size: int, radius: int, device: torch.device) -> Tensor:
     """Bool `[blocks, size, size + 2 radius]`: which keys of a block's window its queries see."""
     start = torch.arange(0, length, size, device=device)[:, None]
@@ -161,20 +164,23 @@ def _band(length: int, size: int, radius: int, device: torch.device) -> Tensor:
 
 def _flex(q: Tensor, k: Tensor, v: Tensor, radius: int, scale: float) -> Tensor:
     mask = _block_mask(q.shape[2], radius, q.device)
-    out: Tensor = _flex_kernel(q.is_cuda)(q, k, v, block_mask=mask, scale=scale)
+    from torch.nn.attention.flex_attention import flex_attention
+
+    # Inside a compiled net it is compiled with it. On a CPU it stays the slow definition that tests compare with.
+    alone = q.is_cuda and not torch.compiler.is_compiling()
+    kernel: Any = _compiled_flex_attention() if alone else flex_attention
+    out: Tensor = kernel(q, k, v, block_mask=mask, scale=scale)
     return out
 
 
-@lru_cache(maxsize=2)
-def _flex_kernel(compiled: bool) -> Any:
+@lru_cache(maxsize=1)
+def _compiled_flex_attention() -> Any:
     from torch.nn.attention.flex_attention import flex_attention
 
-    # Uncompiled it is the slow definition that tests on a CPU compare with.
-    return torch.compile(flex_attention, dynamic=True) if compiled else flex_attention
+    return torch.compile(flex_attention, dynamic=True)
 
 
-@lru_cache(maxsize=32)
-@torch.inference_mode(mode=False)
+@constant
 def _block_mask(length: int, radius: int, device: torch.device) -> Any:
     """Which blocks of keys a block of queries needs, listed directly: `create_block_mask` would visit all T^2 pairs."""
     from torch.nn.attention.flex_attention import BlockMask

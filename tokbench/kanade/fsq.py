@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import math
-from functools import lru_cache
 
 import torch
 from torch import Tensor, nn
 
 from tokbench.errors import TokensError
 from tokbench.kanade.config import QuantizerConfig
+from tokbench.kanade.constants import constant
 
 __all__ = ["FiniteScalarQuantizer"]
 
@@ -85,8 +85,7 @@ class FiniteScalarQuantizer(nn.Module):
         return _constants(tuple(map(float, values)), like.device)
 
 
-@lru_cache(maxsize=64)
-@torch.inference_mode(mode=False)  # a row that is first needed in inference must still serve training
+@constant
 def _constants(values: tuple[float, ...], device: torch.device) -> Tensor:
     """A float32 row; made once, since a copy to the GPU in every step would wait, and breaks captured CUDA graphs."""
     return torch.tensor(values, dtype=torch.float32, device=device)

@@ -9,7 +9,7 @@ from torch.nn import functional
 from tokbench.kanade.attention import Backend, local_attention
 from tokbench.kanade.config import TransformerConfig
 
-__all__ = ["AdaptiveNorm", "Transformer", "rotary_table", "rotate"]
+__all__ = ["AdaptiveNorm", "Block", "Transformer", "rotary_table", "rotate"]
 
 
 def rotary_table(length: int, width: int, *, theta: float, device: torch.device | None = None) -> tuple[Tensor, Tensor]:
@@ -160,6 +160,7 @@ class Transformer(nn.Module):
         )
         if self.input_proj is not None:
             x = self.input_proj(x)
+        x = x.contiguous()  # a compiled block is compiled anew for other strides
         for layer in self.layers:
             x = layer(x, table, condition, lengths)
         x, _ = _apply(self.norm, x, condition)

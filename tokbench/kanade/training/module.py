@@ -26,6 +26,7 @@ from tokbench.kanade.training.losses import (
 from tokbench.kanade.training.parts import Parts
 from tokbench.kanade.training.recipe import Recipe, differences
 from tokbench.kanade.training.schedule import make_optimizer
+from tokbench.kanade.transformer import Block
 
 __all__ = ["Diverged", "Inputs", "KanadeTraining", "Made", "step_seed"]
 
@@ -109,8 +110,16 @@ class KanadeTraining(LightningModule):
         self.last: dict[str, Tensor] = {}
 
     def compile_nets(self) -> None:
-        """Compile the nets in place; parameter names stay."""
-        for part in (*self.model.children(), *([self.discriminator] if self.discriminator else [])):
+        """Compile the nets in place; parameter names stay.
+
+        Of a transformer, each block: its blocks are alike, so that one is compiled and serves all of them.
+        """
+        # Blocks of four nets, with and without padding, to train and to validate, are variants of one function; torch
+        # would keep eight.
+        torch._dynamo.config.recompile_limit = max(torch._dynamo.config.recompile_limit, 64)
+        whole = [self.model.global_encoder, self.model.mel_postnet, self.model.local_quantizer]
+        blocks = [module for module in self.model.modules() if isinstance(module, Block)]
+        for part in (*whole, *blocks, *([self.discriminator] if self.discriminator else [])):
             part.compile()
 
     # Data
