@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from fractions import Fraction
 from pathlib import Path
 
@@ -71,7 +72,7 @@ def test_tokens_that_spell_the_text_are_read_and_noise_is_not(units: Units) -> N
     def noise(text: str) -> dict[str, np.ndarray]:
         return {"letters": rng.integers(len(LETTERS), size=len(text))}
 
-    deaf, _ = trained(clock, noise, units, RECIPE.model_copy(update={"steps": 60}))
+    deaf, _ = trained(clock, noise, units, replace(RECIPE, steps=60))
     heard = read(deaf, lessons(clock, units, [noise(t) for t in texts], texts), units, beam=8)
     assert wer(texts, [one.greedy for one in heard]) > 0.9
     assert wer(texts, [one.beam for one in heard]) > 0.9
@@ -147,7 +148,7 @@ def test_latents_are_read_as_well(units: Units) -> None:
 
 def test_an_interrupted_probe_ends_as_an_undisturbed_one(tmp_path: Path, units: Units) -> None:
     clock = Clock.of([CODES], Fraction(25), name="toy")
-    short = RECIPE.model_copy(update={"steps": 12, "checkpoint_every_s": 0.0, "log_every": 1})
+    short = replace(RECIPE, steps=12, checkpoint_every_s=0.0, log_every=1)
     whole, curves = trained(clock, spelt, units, short)
     kept = Checkpoint(Store(tmp_path), UnitKey("checkpoint", {"name": "probe"}))
 

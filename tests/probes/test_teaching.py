@@ -1,5 +1,7 @@
 """Sources whose answer is known, and trainings that are interrupted."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -109,7 +111,7 @@ def test_a_vocabulary_that_changed_since_the_checkpoint_is_named(tmp_path):
         teach(
             courses[0],
             SMALL,
-            recipe.model_copy(update={"log_every": 2}),
+            replace(recipe, log_every=2),
             row_seconds=1,
             checkpoint=checkpoint,
             log=stop,

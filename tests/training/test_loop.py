@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -22,6 +23,7 @@ from tokbench.training.checkpoint import Checkpoint
 from tokbench.training.loop import Batch, Fitted, Point, fit, load_weights, seeded
 from tokbench.training.order import Order
 from tokbench.training.recipe import Recipe
+from tokbench.training.state import make_moments
 
 
 class Line(nn.Module):
@@ -75,7 +77,7 @@ def same(a: Fitted, b: Fitted) -> None:
 
 def test_it_learns_and_draws_its_curve() -> None:
     points: list[Point] = []
-    recipe = RECIPE.model_copy(update={"steps": 400})
+    recipe = replace(RECIPE, steps=400)
     fitted = fit(model(), batches(recipe), recipe, log=points.append)
     losses = [p["value"] for p in fitted.curves if p["name"] == "loss"]
     assert losses[-1] < 0.1 * losses[0]
@@ -94,7 +96,7 @@ def test_the_seed_decides_everything_and_nothing_outside_notices() -> None:
     first = fit(model(), batches(RECIPE), RECIPE)
     assert torch.equal(torch.rand(1), expected)
     same(first, fit(model(), batches(RECIPE), RECIPE))
-    other = RECIPE.model_copy(update={"seed": 4})
+    other = replace(RECIPE, seed=4)
     assert fit(model(other), batches(other), other).curves != first.curves
 
 
@@ -152,7 +154,7 @@ def test_a_killed_training_ends_as_an_undisturbed_one(tmp_path: Path) -> None:
 
 def test_a_bad_loss_stops_and_keeps_the_last_good_state(tmp_path: Path) -> None:
     kept = checkpoint(tmp_path)
-    slow = RECIPE.model_copy(update={"checkpoint_every_s": 1e9})
+    slow = replace(RECIPE, checkpoint_every_s=1e9)
     with pytest.raises(TrainingError, match=r"the loss is nan at step 31 of 60.*last good state is in the checkpoint"):
         fit(model(), batches(slow, bad_step=30), slow, checkpoint=kept)
     state = kept.load()
@@ -192,7 +194,7 @@ def test_a_checkpoint_of_another_vocabulary_is_refused(tmp_path: Path) -> None:
         fit(model(), batches(RECIPE), RECIPE, checkpoint=kept, identity={"units": 80})
     with pytest.raises(TrainingError, match=r"inner.bias is \[8\], the model needs \[9\]"):
         fit(model(width=9), batches(RECIPE), RECIPE, checkpoint=kept, identity={"units": 60})
-    other = RECIPE.model_copy(update={"lr": 0.5})
+    other = replace(RECIPE, lr=0.5)
     with pytest.raises(TrainingError, match="another recipe"):
         fit(model(), batches(RECIPE), other, checkpoint=kept, identity={"units": 60})
 
@@ -256,8 +258,17 @@ def test_on_cuda_an_interrupted_training_ends_as_an_undisturbed_one(tmp_path: Pa
 
 
 def test_recipes_are_checked_and_named() -> None:
+    read = Recipe.of({"steps": 3, "batch": 2, "lr": 1, "betas": [0.9, 0.99]}, where="asr_probe: recipe", seed=4)
+    assert read == Recipe(steps=3, batch=2, lr=1.0, betas=(0.9, 0.99), seed=4)
+    assert isinstance(read.lr, float)
+    assert read.identity()["betas"] == [0.9, 0.99]
+    assert "log_every" not in read.identity()
     with pytest.raises(UserError, match=r"asr_probe: recipe.lr"):
         Recipe.of({"steps": 3, "batch": 2, "lr": -1}, where="asr_probe: recipe")
+    with pytest.raises(UserError, match=r"recipe.schedule"):
+        Recipe.of({"steps": 3, "batch": 2, "lr": 1, "schedule": "steep"}, where="asr_probe: recipe")
+    with pytest.raises(UserError, match=r"recipe.steps"):
+        Recipe.of({"batch": 2, "lr": 1}, where="asr_probe: recipe")
     with pytest.raises(UserError, match="Fields: steps, batch, lr"):
         Recipe.of({"steps": 3, "batch": 2, "lr": 1, "epochs": 4}, where="asr_probe: recipe")
 
@@ -269,8 +280,37 @@ def test_the_learning_rate_rises_and_falls() -> None:
     assert rates[9] == max(rates) == 1.0
     assert rates[55] == pytest.approx(0.55, abs=0.01)  # the middle of the cosine
     assert 0.1 <= rates[-1] < 0.11
-    linear = recipe.model_copy(update={"schedule": "linear", "floor": 0.0})
+    linear = replace(recipe, schedule="linear", floor=0.0)
     assert linear.lr_at(55) == pytest.approx(0.5)
+
+
+def test_moments_made_before_the_first_step_are_those_that_adamw_makes_itself() -> None:
+    optimizers = []
+    for early in (True, False):
+        line = model()
+        optimizer = torch.optim.AdamW(line.parameters(), lr=0.1, fused=True)
+        if early:
+            make_moments(optimizer)
+        with seeded(5):  # dropout
+            for step in range(3):
+                line(**batches(RECIPE)(step).inputs)["loss"].backward()
+                optimizer.step()
+                optimizer.zero_grad()
+        optimizers.append((line, optimizer.state_dict()["state"]))
+    (ours, made), (theirs, lazy) = optimizers
+    for one, other in zip(ours.parameters(), theirs.parameters(), strict=True):
+        assert torch.equal(one, other)
+    assert made.keys() == lazy.keys()
+    for index, entry in lazy.items():
+        assert made[index].keys() == entry.keys()
+        for name, value in entry.items():
+            assert made[index][name].dtype == value.dtype
+            assert torch.equal(made[index][name], value)
+
+
+def test_the_loop_and_its_recipe_need_no_pydantic() -> None:
+    code = "import sys, tokbench.training.loop, tokbench.training.recipe; sys.exit('pydantic' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
 
 
 @pytest.mark.parametrize("lengths", [None, [int(v) for v in np.random.default_rng(0).integers(1, 99, 103)]])

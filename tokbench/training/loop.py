@@ -17,7 +17,7 @@ from tokbench.store.units import Payload
 from tokbench.training.checkpoint import Checkpoint, pack_tensors, unpack_tensors
 from tokbench.training.feeding import ahead, moved
 from tokbench.training.recipe import Recipe
-from tokbench.training.state import check_same, restore, trained_weights
+from tokbench.training.state import check_same, make_moments, restore, trained_weights
 
 if TYPE_CHECKING:
     import torch
@@ -176,6 +176,8 @@ class _Training:
         self.optimizer = torch.optim.AdamW(
             [g for g in groups if g["params"]], lr=recipe.lr, betas=recipe.betas, fused=True
         )
+        if not self.on_cuda:
+            make_moments(self.optimizer)
         self.step = 0
         self.tokens = 0
         self.seconds = 0.0

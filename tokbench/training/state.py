@@ -11,13 +11,30 @@ from tokbench.errors import TrainingError
 if TYPE_CHECKING:
     import torch
 
-__all__ = ["check_same", "restore", "trained_weights"]
+__all__ = ["check_same", "make_moments", "restore", "trained_weights"]
 
 
 def trained_weights(model: torch.nn.Module) -> dict[str, torch.Tensor]:
     """What training changes: parameters that are trained, and buffers. A frozen base model is not copied."""
     frozen = {name for name, parameter in model.named_parameters() if not parameter.requires_grad}
     return {name: tensor for name, tensor in model.state_dict().items() if name not in frozen}
+
+
+def make_moments(optimizer: torch.optim.AdamW) -> None:
+    """Give a fused AdamW its moments before the first step, as its first step would make them.
+
+    They stay for the whole training. Made only at the first step, they would settle between the activations that its
+    backward has just freed, and on the CPU the heap then grows around them: 5 MiB more for a model of 3.5 MiB.
+    """
+    import torch
+
+    for group in optimizer.param_groups:
+        for parameter in group["params"]:
+            optimizer.state[parameter] = {
+                "step": torch.zeros((), dtype=torch.float32, device=parameter.device),
+                "exp_avg": torch.zeros_like(parameter, memory_format=torch.preserve_format),
+                "exp_avg_sq": torch.zeros_like(parameter, memory_format=torch.preserve_format),
+            }
 
 
 def restore(model: torch.nn.Module, found: dict[str, torch.Tensor]) -> None:
