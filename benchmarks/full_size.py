@@ -14,6 +14,7 @@ random, so that nothing is said about quality. A model takes up to 3 GB on disk 
 from __future__ import annotations
 
 import argparse
+import gc
 import json
 import tempfile
 import time
@@ -222,8 +223,18 @@ def main() -> None:
     options = parser.parse_args()
     long = None if options.no_conformance else options.long
     names = NAMES if options.all else options.names
+    failed = False
     for name in names:
-        print(json.dumps(measure(name, options.device, options.seconds, options.turns, long, options.keep)), flush=True)
+        try:
+            row = measure(name, options.device, options.seconds, options.turns, long, options.keep)
+        except Exception as error:  # noqa: BLE001 - one model that fails, or that this transformers lacks, stops no other
+            row = {"name": name, "error": f"{type(error).__name__}: {error}"}
+        failed |= "error" in row or row["conformance"] not in ("passed", "not run")
+        print(json.dumps(row), flush=True)
+        gc.collect()
+        if options.device.startswith("cuda"):
+            torch.cuda.empty_cache()
+    raise SystemExit(int(failed))
 
 
 if __name__ == "__main__":

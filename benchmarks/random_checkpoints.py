@@ -1,9 +1,13 @@
-"""Checkpoints with random weights in the released layouts and geometries, for measurements without a hub."""
+"""Checkpoints with random weights in the released layouts and geometries, for measurements without a hub.
+
+python benchmarks/random_checkpoints.py FOLDER     # WavLM-base-plus and Vocos, as `--set params.weights=FOLDER` reads
+"""
 
 from __future__ import annotations
 
 import io
 import math
+import sys
 import tarfile
 from collections.abc import Callable
 from pathlib import Path
@@ -13,7 +17,7 @@ import torch
 import yaml
 from torch import Tensor
 
-__all__ = ["NANOCODEC", "nanocodec_config", "write_checkpoint"]
+__all__ = ["NANOCODEC", "nanocodec_config", "write_checkpoint", "write_front_end"]
 
 _NEMO = "nemo.collections.tts.modules.audio_codec_modules."
 NANOCODEC: dict[str, tuple[int, list[int], list[int], int, list[int]]] = {
@@ -33,6 +37,22 @@ def write_checkpoint(name: str, folder: Path) -> Path:
     if name in _DACVAE:
         return _dacvae(name, folder / f"{name}.pth")
     return _losatok(folder / f"{name.replace('-', '_', 1)}.pth")
+
+
+def write_front_end(folder: Path) -> None:
+    """What Kanade reads besides its own weights: WavLM-base-plus and Vocos."""
+    from safetensors.torch import save_file
+    from transformers import WavLMConfig, WavLMModel
+
+    from tokbench.kanade.vocos import Vocos
+
+    torch.manual_seed(0)
+    WavLMModel(WavLMConfig()).save_pretrained(folder / "wavlm-base-plus")
+    (folder / "vocos-mel-24khz").mkdir(parents=True, exist_ok=True)
+    save_file(
+        {name: value.contiguous() for name, value in Vocos().state_dict().items()},
+        folder / "vocos-mel-24khz" / "model.safetensors",
+    )
 
 
 def nanocodec_config(name: str) -> dict[str, Any]:
@@ -140,3 +160,7 @@ def _losatok(path: Path) -> Path:
             state[key] = (1.0 if key.endswith((".weight", "gamma")) else 0.0) + 0.1 * torch.randn(value.shape)
     torch.save(state, path)
     return path
+
+
+if __name__ == "__main__":
+    write_front_end(Path(sys.argv[1]))

@@ -10,8 +10,9 @@ import yaml
 from kanade.training_support import corpus
 from typer.testing import CliRunner
 
-from tokbench.ablations.grid import grids
+from tokbench.ablations.grid import find_grid, grids
 from tokbench.cli import app
+from tokbench.commands.reproduce import _asked
 from tokbench.errors import UnknownName, UserError
 
 
@@ -64,3 +65,15 @@ def test_mistakes_are_one_line() -> None:
     if not torch.cuda.is_available():
         with pytest.raises(UserError, match=r"needs a CUDA GPU, and there is none.*--profile mini"):
             _run("reproduce", "run", "ssl_loss", "--profile", "gpu")
+    with pytest.raises(UserError, match=r"no task 'vcc'.*It has reconstruction"):
+        _run("reproduce", "run", "ssl_loss", "--task", "vcc")
+    with pytest.raises(UnknownName, match=r"whisper-tiny\.en"):
+        _run("reproduce", "run", "ssl_loss", "--judge", "whisper-tiny.enn")
+
+
+def test_what_is_typed_takes_the_place_of_the_profiles() -> None:
+    size = find_grid("ssl_loss").profiles["gpu"]
+    asked = _asked(size, tasks=["speaker", "vc"], judges=["praat-ac"], seeds=1, minutes=2.5)
+    assert (asked.tasks, asked.minutes, asked.seeds) == (("speaker", "vc"), 2.5, size.seeds[:1])
+    assert asked.judges == {"vc": ("praat-ac",)}  # `speaker` has no judges
+    assert _asked(size, tasks=None, judges=None, seeds=None, minutes=None) == size

@@ -15,7 +15,7 @@ from tokbench.commands.options import StorePath, parse_settings, store_path
 from tokbench.errors import UserError
 
 if TYPE_CHECKING:
-    from tokbench.ablations.grid import Grid, ProfileName
+    from tokbench.ablations.grid import Grid, Profile, ProfileName
     from tokbench.kanade.training.recipe import Recipe
 
 __all__ = ["app"]
@@ -83,6 +83,12 @@ def run(
     evaluate: Annotated[
         list[str] | None, typer.Option("--evaluate", help="Evaluate on this instead of the profile's (repeatable).")
     ] = None,
+    task: Annotated[
+        list[str] | None, typer.Option("--task", help="Evaluate by these of the profile's tasks alone (repeatable).")
+    ] = None,
+    judge: Annotated[
+        list[str] | None, typer.Option("--judge", help="Judge of tasks that have any, for the profile's (repeatable).")
+    ] = None,
     minutes: Annotated[float | None, typer.Option("--minutes", min=0.01, help="Limit of one training.")] = None,
     seeds: Annotated[int | None, typer.Option("--seeds", min=1, help="The first seeds of the profile only.")] = None,
     parallel: Annotated[int | None, typer.Option("--parallel", min=1, help="Trainings side by side.")] = None,
@@ -110,8 +116,7 @@ def run(
     chosen: ProfileName = profile
     size = grid.profiles[chosen]
     kind = _device(device, needs_gpu=size.gpu, profile=profile)
-    asked = {"seeds": None if seeds is None else size.seeds[:seeds], "minutes": minutes}
-    size = size.model_copy(update={name: value for name, value in asked.items() if value is not None})
+    size = _asked(size, tasks=task, judges=judge, seeds=seeds, minutes=minutes)
     grid = grid.model_copy(update={"profiles": {**grid.profiles, chosen: size}})
     train_on = tuple(data or size.data)
     judge_on = tuple(evaluate or size.evaluate)
@@ -153,6 +158,30 @@ def run(
     else:
         print_report(ablation)
     sys.stderr.write(f"{path}; `tokbench leaderboard build` shows it\n")
+
+
+def _asked(
+    size: Profile, *, tasks: list[str] | None, judges: list[str] | None, seeds: int | None, minutes: float | None
+) -> Profile:
+    """The profile with what was typed in place of its own."""
+    from tokbench.config import JudgeCard, TaskCard
+    from tokbench.registry import find_card, names
+
+    for name in tasks or ():
+        if name not in size.tasks:
+            raise UserError(f"the profile has no task '{name}'", where="--task", hint=f"It has {', '.join(size.tasks)}")
+    for name in judges or ():
+        find_card(JudgeCard, name)
+    chosen = tuple(tasks or size.tasks)
+    changes: dict[str, Any] = {"tasks": chosen}
+    if judges:
+        present = [find_card(TaskCard, name) for name in chosen if name in names(TaskCard)]
+        changes["judges"] = {card.name: tuple(judges) for card in present if card.judges}
+    if seeds is not None:
+        changes["seeds"] = size.seeds[:seeds]
+    if minutes is not None:
+        changes["minutes"] = minutes
+    return size.model_copy(update=changes)
 
 
 def _say(line: str, began: float) -> None:
