@@ -200,6 +200,14 @@ def direct_encode(name: str, tokenizer: Any, wave: Any, device: str) -> Callable
             mel = log_mel_spectrogram(torch.from_numpy(wave).to(device))
             return model.quantize(mel[None], torch.tensor([mel.shape[1]], device=device))
 
+    elif name.startswith("published-units"):
+        speech, centroids = tokenizer._frames._model, torch.from_numpy(tokenizer.codebook("units")).to(device)
+        extractor = transformers.Wav2Vec2FeatureExtractor(do_normalize=tokenizer._frames._normalise)
+
+        def work() -> object:
+            given = extractor(wave, sampling_rate=16000, return_tensors="pt").input_values.to(device)
+            return torch.cdist(speech(given).last_hidden_state[0], centroids).argmin(1).cpu()
+
     else:
         return None
 
