@@ -1,12 +1,12 @@
-"""Real-time factors and peak memory of the tokenizers that need no download, one process each, as the task speed measures.
+"""Real-time factors and peak memory of the tokenizers that need no download, one process each.
 
     python benchmarks/embedded.py --seconds 4 --threads 2
     python benchmarks/embedded.py codec2-700c opus-12000
 
-The same audio is encoded and decoded by the adapter; the median of the calls counts, and the most memory that the process
-held meanwhile, imports included. Codec2 and Opus are also coded by their libraries called directly, in turns with the
-adapter: the last figure is the adapter's best time over the library's. The others are this project's own nets and
-k-means, and have no other implementation.
+The same audio is encoded and decoded by the adapter, in the measuring process of the task speed; the median of the
+calls counts, and the most memory that the process held meanwhile, imports included. Codec2 and Opus are also coded by
+their libraries called directly, in turns with the adapter: the last figures are the adapter's best time over the
+library's. The others are this project's own nets and k-means, and have no other implementation.
 """
 
 from __future__ import annotations
@@ -81,7 +81,7 @@ def codec2(tokenizer: Any, wave: Any) -> dict[str, tuple[Callable[[], object], C
 
 
 def opus(tokenizer: Any, wave: Any) -> dict[str, tuple[Callable[[], object], Callable[[], object]]]:
-    """PyAV's libopus, told what the adapter tells it; its decoder gives 48 kHz, which PyAV's own resampler brings down."""
+    """PyAV's libopus, told what the adapter tells it; its decoder gives 48 kHz, which PyAV's resampler brings down."""
     import av
 
     size = tokenizer.frame_samples
