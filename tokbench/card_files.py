@@ -6,11 +6,12 @@ is reported as `file:line: field`.
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import yaml
-from pydantic import ValidationError
+from pydantic import BaseModel, ValidationError
 
 from tokbench.config import AnyCard
 from tokbench.errors import CardError
@@ -38,13 +39,13 @@ def load_card(
         settings: what replaces the file's fields, by dotted name (`losses.ssl`); an error there says `--set`.
 
     Raises:
-        CardError: with `file:line: field` and the reason.
+        CardError: with `file:line: field`, or `--set field`, and the reason.
     """
     data, lines = _read(path, values or {}, seen=())
     merged = merge_fields(defaults or {}, data)
     for name, value in (settings or {}).items():
         merged = merge_fields(merged, nested_fields(name.split("."), value))
-    return parse_card(merged, kind, path=path, lines=lines)
+    return parse_card(merged, kind, path=path, lines=lines, typed=settings or ())
 
 
 def nested_fields(names: list[str], value: object) -> dict[str, Any]:
@@ -56,8 +57,15 @@ def nested_fields(names: list[str], value: object) -> dict[str, Any]:
     return inner
 
 
-def parse_card(data: dict[str, Any], kind: type[AnyCard], *, path: Path, lines: _Lines | None = None) -> AnyCard:
-    """Validate a mapping as a card; `path` and `lines` serve the error message."""
+def parse_card(
+    data: dict[str, Any],
+    kind: type[AnyCard],
+    *,
+    path: Path,
+    lines: _Lines | None = None,
+    typed: Iterable[str] = (),
+) -> AnyCard:
+    """Validate a mapping as a card; `path`, `lines` and `typed` (what `--set` gave) serve the error message."""
     data = {key: value for key, value in data.items() if key not in ("extends", "pattern")}
     try:
         return kind.model_validate(data)
@@ -72,10 +80,24 @@ def parse_card(data: dict[str, Any], kind: type[AnyCard], *, path: Path, lines: 
         if first["type"] == "extra_forbidden":
             from difflib import get_close_matches
 
-            close = get_close_matches(str(field[-1]), list(kind.model_fields), n=1)
+            known = sorted(_model_of(kind, field[:-1]).model_fields)
+            close = get_close_matches(str(field[-1]), known, n=1)
             message = "is not a field of this card"
-            hint = f"Did you mean '{close[0]}'?" if close else f"Fields: {', '.join(sorted(kind.model_fields))}"
-        raise CardError(message, where=f"{path}:{line}: {name}", hint=hint) from None
+            hint = f"Did you mean '{close[0]}'?" if close else f"Fields: {', '.join(known)}"
+        given = any(f"{name}.".startswith(f"{one}.") for one in typed)
+        where = f"--set {name}" if given else f"{path}:{line}: {name}"
+        raise CardError(message, where=where, hint=hint) from None
+
+
+def _model_of(kind: type[BaseModel], field: tuple[str | int, ...]) -> type[BaseModel]:
+    """The model behind a dotted name; its card where the name leads through no other model."""
+    for part in field:
+        if part not in kind.model_fields:  # a place in a list, or a key of a mapping
+            continue
+        annotation = kind.model_fields[str(part)].annotation
+        inner = [one for one in (annotation, *get_args(annotation)) if isinstance(one, type)]
+        kind = next((one for one in inner if issubclass(one, BaseModel)), kind)
+    return kind
 
 
 def _nearest_line(field: tuple[str | int, ...], lines: _Lines) -> int:

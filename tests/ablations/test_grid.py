@@ -63,8 +63,14 @@ def test_the_published_numbers() -> None:
 def test_mistakes_name_file_and_line(tmp_path: Path) -> None:
     path = tmp_path / "bad.yaml"
     path.write_text("name: bad\nsummary: x\nmodel: {base: 25hz}\nlosses:\n  ssll: 3\n")
-    with pytest.raises(CardError, match=r"bad.yaml:5: losses.ssll: is not a field"):
+    with pytest.raises(CardError, match=r"bad.yaml:5: losses.ssll: is not a field .*Did you mean 'ssl'"):
         load_recipe(path)
+    good = grids()["ssl_loss"].parent / "kanade" / "mini.yaml"
+    with pytest.raises(CardError, match=r"^--set losses.weird: is not a field .*Fields: adversarial, .*ssl"):
+        load_recipe(good, settings={"losses.weird": 1})
+    with pytest.raises(CardError, match=r"^--set compile: Input should be 'auto', True or False"):
+        load_recipe(good, settings={"compile": "maybe"})
+    assert load_recipe(good, settings={"compile": True}).compile is True
     path.write_text("name: bad\nsummary: x\nmodel:\n  base: 25hz\n  overrides: {downsample: 0}\n")
     with pytest.raises(CardError, match=r"bad.yaml:3: model: overrides.downsample: "):
         load_recipe(path)

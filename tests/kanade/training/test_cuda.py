@@ -21,7 +21,7 @@ pytestmark = [
 
 def test_a_run_resumes_on_a_gpu(tmp_path: Path) -> None:
     dataset = corpus(tmp_path / "corpus")
-    plan = recipe(precision="bf16", losses={"adversarial": 1.0, "feature_matching": 10.0}, compile="off")
+    plan = recipe(precision="bf16", losses={"adversarial": 1.0, "feature_matching": 10.0}, compile=False)
     train(plan, dataset, output=tmp_path / "run", minutes=0.0, device="cuda")
     done = train(plan, dataset, output=tmp_path / "run", resume=True, device="cuda")
     assert done.complete

@@ -222,7 +222,7 @@ class Recipe(Card):
     mel_bias: Literal["zero", "mean"] = "zero"
     precision: Literal["auto", "bf16", "fp32"] = "bf16"
     attention: Literal["auto", "flash", "flex", "sdpa"] = "auto"
-    compile: Literal["auto", "on", "off"] = "auto"
+    compile: Literal["auto", True, False] = "auto"
     start_from: str | None = None
     fresh: tuple[str, ...] = ()
     dropped: tuple[str, ...] = ()

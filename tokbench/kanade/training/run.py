@@ -119,7 +119,7 @@ def train(
         load_initial(module.model, recipe)
         if recipe.mel_bias == "mean":
             _start_at_mean(module, data)
-    if recipe.compile == "on" or (recipe.compile == "auto" and kind == "cuda"):
+    if recipe.compile is True or (recipe.compile == "auto" and kind == "cuda"):
         module.compile_nets()
     torch.set_float32_matmul_precision("high")
     output.mkdir(parents=True, exist_ok=True)
@@ -137,7 +137,7 @@ def train(
             num_sanity_val_steps=0,
             logger=loggers or False,
             callbacks=[
-                LossTable(output, every=recipe.log_every),
+                LossTable(output, every=min(recipe.log_every, recipe.batches)),
                 SaveCheckpoints(output, every=recipe.save_every),
                 _End(recipe.batches, minutes, began, progress),
                 *(callbacks or []),
