@@ -1,20 +1,22 @@
-"""BigCodec in its own environment, on random weights of a small geometry."""
+"""BigCodec in its own environment, on random weights: the contract in small, the authors' calls in full size."""
 
 from __future__ import annotations
 
 import json
 import subprocess
 from collections.abc import Callable
+from fractions import Fraction
 from pathlib import Path
 
 import numpy as np
 import pytest
+from isolated_support import call_authors
 
 from tokbench.config import StreamDecl, TokenizerCard
 from tokbench.errors import MissingWeights
 from tokbench.isolated.environments import Environment
 from tokbench.registry import find_card
-from tokbench.tokenizers.conformance import conformance
+from tokbench.tokenizers.conformance import conformance, speech_like
 from tokbench.tokenizers.isolated import IsolatedTokenizer
 
 Ready = Callable[[str], tuple[TokenizerCard, Environment]]
@@ -64,3 +66,14 @@ def test_another_geometry_is_refused(small: tuple[TokenizerCard, Path]) -> None:
     other = card.model_copy(update={"streams": (StreamDecl(name="q0", rate_hz=80, vocab=512),)})
     with pytest.raises(MissingWeights, match=r"has streams \{'q0': 256\}, the card of bigcodec declares \{'q0': 512\}"):
         IsolatedTokenizer(other, weights=path)
+
+
+def test_full_size_tokens_and_samples_are_the_authors(ready: Ready, tmp_path: Path) -> None:
+    reference = call_authors(*ready("bigcodec"), tmp_path, [speech_like(Fraction(1), 16000)])
+    tokenizer = IsolatedTokenizer(reference.card, weights=reference.weights)
+    item = tokenizer.encode([reference.waves[0]])[0]
+    assert np.array_equal(item.streams["q0"], reference.expected["codes"])
+    assert len(np.unique(item.streams["q0"])) > 10
+    assert 0.01 < float(np.abs(reference.expected["wave"]).max()) < 0.99
+    assert tokenizer.decode([item])[0] == pytest.approx(reference.expected["wave"], abs=1e-5)
+    tokenizer.close()
