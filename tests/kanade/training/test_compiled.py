@@ -11,7 +11,9 @@ from kanade.training_support import TINY, TinyParts, recipe
 from torch import nn
 from torch._dynamo.utils import counters
 
+from tokbench.errors import UserError
 from tokbench.kanade.training.module import KanadeTraining
+from tokbench.kanade.training.run import _compiles
 from tokbench.kanade.transformer import Block, Transformer
 
 GAN = {"adversarial": 1.0, "feature_matching": 10.0}
@@ -65,3 +67,11 @@ def test_a_block_is_compiled_once_for_all_that_are_alike() -> None:
     counters.clear()
     net(torch.randn(2, 40, TINY.local_encoder.dim)).sum().backward()
     assert _graphs() == 1
+
+
+def test_compiled_bfloat16_is_refused_on_a_cpu() -> None:
+    with pytest.raises(UserError, match=r"crash on a CPU.*--set precision=fp32"):
+        _compiles(recipe(compile=True, precision="bf16"), "cpu")
+    assert _compiles(recipe(compile=True, precision="fp32"), "cpu")
+    assert not _compiles(recipe(compile=False), "cuda")
+    assert [_compiles(recipe(), kind) for kind in ("cpu", "cuda")] == [False, True]

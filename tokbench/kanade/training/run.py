@@ -108,6 +108,7 @@ def train(
         raise UserError(
             "holds a training run", where=str(output), hint="Add --resume to go on, or name another --output"
         )
+    compiles = _compiles(recipe, kind)
     began = time.perf_counter()
     parts = load_parts(recipe, device="cpu" if devices > 1 else kind)
     data = CropData(recipe, parts, dataset, validation=validation, store=store)
@@ -119,7 +120,7 @@ def train(
         load_initial(module.model, recipe)
         if recipe.mel_bias == "mean":
             _start_at_mean(module, data)
-    if recipe.compile is True or (recipe.compile == "auto" and kind == "cuda"):
+    if compiles:
         module.compile_nets()
     torch.set_float32_matmul_precision("high")
     output.mkdir(parents=True, exist_ok=True)
@@ -256,6 +257,23 @@ def uses_bf16(precision: str, device: str) -> bool:
     if device == "cuda":
         return bool(torch.cuda.is_bf16_supported(including_emulation=False))
     return bool(torch.backends.cpu.get_cpu_capability().startswith("AVX512")) and "avx512_bf16" in _cpu_flags()
+
+
+def _compiles(recipe: Recipe, device: str) -> bool:
+    """Whether the nets are compiled; "auto" does on CUDA.
+
+    Raises:
+        UserError: in bfloat16 on a CPU, where code that torch 2.11 makes of a backward pass overwrites memory.
+    """
+    if recipe.compile == "auto":
+        return device == "cuda"
+    if recipe.compile and device == "cpu" and uses_bf16(recipe.precision, device):
+        raise UserError(
+            "compiled nets in bfloat16 crash on a CPU with torch 2.11",
+            where="compile: true",
+            hint="Type: --set precision=fp32, or --set compile=false",
+        )
+    return recipe.compile
 
 
 def _cpu_flags() -> str:
