@@ -26,6 +26,16 @@ NANOCODEC: dict[str, tuple[int, list[int], list[int], int, list[int]]] = {
     "nanocodec-1.89k": (1024, [2, 2, 4, 8, 8], [8, 8, 4, 2, 2], 8, [8, 7, 6, 6]),
 }
 """Hop, strides down and up, codebooks, levels."""
+_TRAINING: dict[str, Any] = {
+    "target": "nemo.collections.tts.models.audio_codec.AudioCodecModel",
+    "mel_loss_l1_scale": 1.0, "mel_loss_l2_scale": 0.0, "stft_loss_scale": 20.0, "time_domain_loss_scale": 0.0,
+    "codebook_loss_scale": 0.0, "commit_loss_scale": 0.0, "disc_updates_per_period": 1, "disc_update_period": 2,
+    "loss_resolutions": [[32, 8, 32], [64, 16, 64], [128, 32, 128]], "mel_loss_dims": [5, 10, 20],
+    "mel_loss_log_guard": 1.0, "stft_loss_log_guard": 1.0, "feature_loss_type": "absolute", "discriminator": None,
+    "generator_loss": {"_target_": "nemo.collections.tts.losses.audio_codec_loss.GeneratorSquaredLoss"},
+    "discriminator_loss": {"_target_": "nemo.collections.tts.losses.audio_codec_loss.DiscriminatorSquaredLoss"},
+}  # fmt: skip
+"""Without these NeMo does not restore an archive; tokens and samples do not depend on them."""
 _DACVAE = {"dacvae-75hz": (64, [2, 4, 5, 8]), "dacvae-50hz": (80, [2, 3, 4, 4, 5])}
 
 
@@ -59,7 +69,7 @@ def nanocodec_config(name: str) -> dict[str, Any]:
     """What `model_config.yaml` of the release says about the nets."""
     hop, down, up, groups, levels = NANOCODEC[name]
     width = groups * len(levels)
-    return {
+    return _TRAINING | {
         "sample_rate": 22050,
         "samples_per_frame": hop,
         "audio_encoder": {
