@@ -140,7 +140,7 @@ class WavTokenizer:
 
 
 class Fairseq2:
-    """An architecture that fairseq2 registers, and its encoder's output."""
+    """An architecture that fairseq2 registers, and the output of its last block, before any norm behind that."""
 
     def __init__(self, folder: Path, settings: Any) -> None:
         from fairseq2 import init_fairseq2
@@ -162,7 +162,16 @@ class Fairseq2:
 
         wave = torch.nn.functional.layer_norm(wave, wave.shape) if self.normalise else wave
         frames, layout = self.model.encoder_frontend(wave[None], BatchLayout.of(wave[None]))
-        return {"frames": self.model.encoder(frames, layout)[0]}
+        last: list[Any] = []
+
+        def keep(index: int, output: Any, layout: Any, count: int) -> bool:  # noqa: ARG001
+            last[:] = [output]
+            return True
+
+        hook = self.model.encoder.register_layer_hook(keep)
+        self.model.encoder(frames, layout)
+        hook.remove()
+        return {"frames": last[0][0]}
 
 
 class Nemo:
