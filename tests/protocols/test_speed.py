@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
@@ -18,7 +20,8 @@ from tokbench.engines.local import LocalEngine
 from tokbench.errors import TokenizerUnavailable
 from tokbench.handle import TokenizerHandle
 from tokbench.jobs import Job
-from tokbench.protocols.speed import _best_batch
+from tokbench.protocols.speed import _best_batch, _bytes
+from tokbench.protocols.speed_probe import peak_bytes, reset_peak
 from tokbench.registry import find_card, set_extra_paths
 from tokbench.results import Result
 from tokbench.runner import Cell, Options, Prepared, prepare_dataset, run
@@ -145,3 +148,19 @@ def test_the_best_batch_is_the_cheapest_second() -> None:
     )
     assert _best_batch(table, "encode", "cpu") == 2
     assert _best_batch(table, "decode", "cpu") == 1
+
+
+def test_memory_of_a_worker_counts() -> None:
+    held = 150_000_000
+    code = f"import sys; kept = bytearray({held}); kept[::4096] = b'x' * len(kept[::4096]); print(); sys.stdin.read()"
+    reset_peak("cpu")
+    before = peak_bytes("cpu")
+    with subprocess.Popen([sys.executable, "-c", code], stdin=subprocess.PIPE, stdout=subprocess.PIPE) as worker:
+        assert worker.stdout is not None
+        worker.stdout.readline()
+        during = peak_bytes("cpu")
+        worker.communicate()
+    assert before is not None
+    assert during is not None
+    assert during - before > 0.9 * held
+    assert np.isnan(_bytes(None))

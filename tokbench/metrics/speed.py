@@ -7,7 +7,7 @@ from tokbench.metrics.base import Mean, Metric, Ratio
 __all__ = ["METRICS"]
 
 _CLOCK = "seconds of a monotonic clock over seconds of audio, tokbench.protocols.speed"
-_BYTES = "high-water mark of the process's resident memory; on CUDA, of what torch has allocated on the device"
+_BYTES = "resident memory's high-water mark, of the process and its workers; on CUDA, that of what torch has allocated"
 _CAVEAT = "It belongs to one machine and its load: compare only what one run measured."
 _DID = {"encode": "turning audio into tokens", "decode": "turning tokens into audio"}
 

@@ -138,7 +138,7 @@ class Speed(Protocol):
                 # Both stages begin with the first utterance that can be encoded.
                 row[f"cold_{stage}_seconds[{device}]"] = spent
                 row[f"cold_audio_seconds[{device}]"] = seconds[number_of_wave]
-            row |= {f"peak_memory_{stage}[{device}]": float(peak) for stage, peak in run["peak"].items()}
+            row |= {f"peak_memory_{stage}[{device}]": _bytes(peak) for stage, peak in run["peak"].items()}
             shard.tables["processes"].append(row)
             shard.tables["batches"] += [
                 {
@@ -148,7 +148,7 @@ class Speed(Protocol):
                     "batch": one["batch"],
                     f"batch_{one['stage']}_seconds[{device}]": one["seconds"],
                     f"batch_audio_seconds[{device}]": length * one["batch"],
-                    f"peak_memory_{one['stage']}_batch[{device}]": float(one["peak"]),
+                    f"peak_memory_{one['stage']}_batch[{device}]": _bytes(one["peak"]),
                 }
                 for one in run["batches"]
             ]
@@ -175,6 +175,11 @@ def _best_batch(batches: pd.DataFrame, stage: str, device: str) -> int:
     sums = own.groupby("batch")[[f"batch_{stage}_seconds[{device}]", f"batch_audio_seconds[{device}]"]].sum()
     cost = (sums.iloc[:, 0] / sums.iloc[:, 1]).to_numpy(np.float64)
     return int(sums.index[int(cost.argmin())])
+
+
+def _bytes(peak: int | None) -> float:
+    """NaN for a peak that cannot be seen, so that the metric is left out."""
+    return float("nan") if peak is None else float(peak)
 
 
 def _run(probe: Probe, threads: int) -> dict[str, Any]:

@@ -6,6 +6,7 @@ another tokenizer, judge or test is in its memory or its caches.
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import pickle
@@ -148,30 +149,49 @@ def _wait(device: str) -> None:
 
 
 def reset_peak(device: str) -> None:
-    """Forget the most memory that was in use so far: of the GPU, or of this process."""
+    """Forget the most memory that was in use so far: of the GPU, or of this process and those that it has started."""
     if device.startswith("cuda"):
         import torch
 
         torch.cuda.reset_peak_memory_stats()
         return
-    try:
-        Path("/proc/self/clear_refs").write_text("5", encoding="ascii")
-    except OSError:
-        return  # the mark then rises over the whole process, and later phases show the largest so far
+    for folder in _processes():
+        # Where it cannot be forgotten, the mark rises over the whole process: later phases show the largest so far.
+        with contextlib.suppress(OSError):
+            (folder / "clear_refs").write_text("5", encoding="ascii")
 
 
-def peak_bytes(device: str) -> int:
-    """Bytes at most since the last reset."""
+def peak_bytes(device: str) -> int | None:
+    """Bytes at most since the last reset, workers of isolated tokenizers included; None on a GPU that a worker uses."""
+    processes = _processes()
     if device.startswith("cuda"):
         import torch
 
-        return int(torch.cuda.max_memory_allocated())
-    try:
-        status = Path("/proc/self/status").read_text(encoding="ascii", errors="replace")
-        return next(int(line.split()[1]) * 1024 for line in status.splitlines() if line.startswith("VmHWM:"))
-    except (OSError, StopIteration):
-        usage = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-        return int(usage if sys.platform == "darwin" else usage * 1024)
+        return int(torch.cuda.max_memory_allocated()) if len(processes) < 2 else None
+    peaks = [_high_water_mark(folder) for folder in processes]
+    if peaks and peaks[0] is not None:
+        return sum(peak or 0 for peak in peaks)
+    usage = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return int(usage if sys.platform == "darwin" else usage * 1024)
+
+
+def _processes() -> list[Path]:
+    """Folders in /proc of this process and of all below it; none where there is no /proc."""
+    folders = [Path("/proc/self")] if Path("/proc/self/status").is_file() else []
+    for folder in folders:  # grows meanwhile
+        for listing in folder.glob("task/*/children"):
+            with contextlib.suppress(OSError):
+                folders += [Path("/proc", pid) for pid in listing.read_text(encoding="ascii").split()]
+    return folders
+
+
+def _high_water_mark(folder: Path) -> int | None:
+    """Most resident memory of a process in bytes; None if it has ended."""
+    with contextlib.suppress(OSError):
+        for line in (folder / "status").read_text(encoding="ascii", errors="replace").splitlines():
+            if line.startswith("VmHWM:"):
+                return int(line.split()[1]) * 1024
+    return None
 
 
 def main() -> None:
