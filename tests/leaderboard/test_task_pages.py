@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+from copy import deepcopy
 from html import unescape
 from pathlib import Path
 from typing import Any
@@ -63,6 +64,19 @@ def test_every_page_is_sound(pages: dict[str, Page]) -> None:
     well_formed(pages)
     links_lead_somewhere(site, pages)
     nothing_from_elsewhere(site, pages)
+
+
+def test_what_equals_the_best_is_marked_like_it(tables: dict[str, Table]) -> None:
+    table = deepcopy(tables["reconstruction"])
+    column = next(c for c in table.columns if any(row.cells[c.id].mark == "best" for row in table.ranked))
+    (best,) = [row for row in table.ranked if row.cells[column.id].mark == "best"]
+    other = next(row for row in table.ranked if row is not best and row.cells[column.id].estimate is not None)
+    value, equal = best.cells[column.id].estimate, other.cells[column.id].estimate
+    assert value is not None
+    assert equal is not None
+    equal.value = value.value
+    mark_ties(table)
+    assert {row.name for row in table.ranked if row.cells[column.id].mark == "best"} == {best.name, other.name}
 
 
 def test_streams_of_any_name_share_a_column(tables: dict[str, Table]) -> None:

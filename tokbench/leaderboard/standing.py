@@ -25,7 +25,7 @@ DRAWS = 2_000
 
 
 def mark_ties(table: Table) -> None:
-    """Mark the best of every column, and what no paired test (Holm-corrected) tells from it."""
+    """Mark the best of every column, with all that equal it, and what no paired test (Holm-corrected) tells from it."""
     for column in table.columns:
         if column.direction == "none" or column.rate or column.latent:
             continue
@@ -34,8 +34,9 @@ def mark_ties(table: Table) -> None:
         if metric is None or len(rows) < 2:
             continue
         group = tie_group(metric, _frames(rows, column, metric), draws=DRAWS)
+        values = {row.name: estimate.value for row in rows if (estimate := row.cells[column.id].estimate) is not None}
         for row in rows:
-            if row.name == group.best:
+            if values[row.name] == values[group.best]:
                 row.cells[column.id].mark = "best"
             elif row.name in group.members:
                 row.cells[column.id].mark = "tied"
