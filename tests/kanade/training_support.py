@@ -103,3 +103,12 @@ def corpus(folder: Path, *, speakers: int = 2, each: int = 2, seconds: float = 1
             write_audio(path, (0.2 * wave).astype(np.float32), 16000)
             utterances.append(Utterance(path.stem, path, f"s{speaker}"))
     return Dataset("glides", tuple(utterances))
+
+
+def padded_batch(lengths: list[int]) -> dict[str, Tensor]:
+    """Noise of these lengths in samples, padded to the longest."""
+    generator = torch.Generator().manual_seed(1)
+    wave = torch.zeros(len(lengths), max(lengths))
+    for item, n in enumerate(lengths):
+        wave[item, :n] = torch.randn(n, generator=generator)
+    return {"wave": wave, "n_samples": torch.tensor(lengths)}

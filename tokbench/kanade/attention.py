@@ -163,13 +163,12 @@ def _band(length: int, size: int, radius: int, device: torch.device) -> Tensor:
 
 
 def _flex(q: Tensor, k: Tensor, v: Tensor, radius: int, scale: float) -> Tensor:
-    mask = _block_mask(q.shape[2], radius, q.device)
     from torch.nn.attention.flex_attention import flex_attention
 
     # Inside a compiled net it is compiled with it. On a CPU it stays the slow definition that tests compare with.
     alone = q.is_cuda and not torch.compiler.is_compiling()
     kernel: Any = _compiled_flex_attention() if alone else flex_attention
-    out: Tensor = kernel(q, k, v, block_mask=mask, scale=scale)
+    out: Tensor = kernel(q, k, v, block_mask=_block_mask(q.shape[2], radius, q.device), scale=scale)
     return out
 
 

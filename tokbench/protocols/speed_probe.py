@@ -162,13 +162,15 @@ def reset_peak(device: str) -> None:
 
 
 def peak_bytes(device: str) -> int | None:
-    """Bytes at most since the last reset, workers of isolated tokenizers included; None on a GPU that a worker uses."""
-    processes = _processes()
+    """Bytes at most since the last reset, workers of isolated tokenizers included.
+
+    None on a GPU where this process has allocated nothing: what a worker has allocated there cannot be seen from here.
+    """
     if device.startswith("cuda"):
         import torch
 
-        return int(torch.cuda.max_memory_allocated()) if len(processes) < 2 else None
-    peaks = [_high_water_mark(folder) for folder in processes]
+        return int(torch.cuda.max_memory_allocated()) or None
+    peaks = [_high_water_mark(folder) for folder in _processes()]
     if peaks and peaks[0] is not None:
         return sum(peak or 0 for peak in peaks)
     usage = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss

@@ -6,8 +6,7 @@ from collections.abc import Iterator
 
 import pytest
 import torch
-from kanade.training.test_masks import _batch
-from kanade.training_support import TINY, TinyParts, recipe
+from kanade.training_support import TINY, TinyParts, padded_batch, recipe
 from torch import nn
 from torch._dynamo.utils import counters
 
@@ -31,7 +30,7 @@ def whole_graphs(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
 
 def _losses(module: KanadeTraining, lengths: list[int]) -> dict[str, torch.Tensor]:
     torch.manual_seed(3)
-    inputs = module.prepare(_batch(lengths))
+    inputs = module.prepare(padded_batch(lengths))
     made = module.generate(inputs)
     terms = module.generator_losses(inputs, made)
     audible = module.audible(made.mel, inputs)

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from kanade.training_support import TINY, TinyParts, recipe
+from kanade.training_support import TINY, TinyParts, padded_batch, recipe
 from torch import Tensor
 from torch.nn import functional
 
@@ -37,14 +37,6 @@ def test_interpolation_is_that_of_each_item_alone() -> None:
         torch.testing.assert_close(out[item : item + 1, :, :target], alone)
 
 
-def _batch(lengths: list[int]) -> dict[str, Tensor]:
-    generator = torch.Generator().manual_seed(1)
-    wave = torch.zeros(len(lengths), max(lengths))
-    for item, n in enumerate(lengths):
-        wave[item, :n] = torch.randn(n, generator=generator)
-    return {"wave": wave, "n_samples": torch.tensor(lengths)}
-
-
 def _run(module: KanadeTraining, inputs: Inputs) -> tuple[dict[str, Tensor], Tensor]:
     made = module.generate(inputs)
     return module.generator_losses(inputs, made), made.mel
@@ -57,7 +49,7 @@ def test_a_padded_item_is_computed_as_it_is_alone(masks: bool) -> None:
     for parameter in module.model.parameters():  # adaptive norms begin closed, which would hide the voice
         if parameter.ndim > 1 and not parameter.any():
             torch.nn.init.normal_(parameter, std=0.05)
-    batch = _batch([12800, 7040])
+    batch = padded_batch([12800, 7040])
     inputs = module.prepare(batch)
     losses, mel = _run(module, inputs)
     frames = 7040 // 320
@@ -86,7 +78,7 @@ def test_a_padded_item_is_computed_as_it_is_alone(masks: bool) -> None:
 
 def test_padding_gets_no_gradient() -> None:
     module = KanadeTraining(recipe(), TinyParts(TINY))
-    inputs = module.prepare(_batch([12800, 7040]))
+    inputs = module.prepare(padded_batch([12800, 7040]))
     content = inputs.content.clone().requires_grad_()
     losses, _ = _run(module, inputs._replace(content=content))
     (losses["mel"] + losses["ssl"]).backward()
@@ -109,7 +101,7 @@ def test_a_full_size_step_has_finite_gradients() -> None:
     )
     assert plan.model.config == KANADE_25HZ
     module = KanadeTraining(plan, ReleasedParts(KANADE_25HZ, ssl_weights="random"))
-    inputs = module.prepare(_batch([19200, 12000]))
+    inputs = module.prepare(padded_batch([19200, 12000]))
     made = module.generate(inputs)
     terms = module.generator_losses(inputs, made)
     adversarial = module.adversarial_terms(module.judge(inputs.mel), module.audible(made.mel, inputs))
@@ -130,7 +122,7 @@ def test_a_step_equals_its_float64_run(monkeypatch: pytest.MonkeyPatch) -> None:
                 torch.nn.init.normal_(parameter, std=0.05)
     double = KanadeTraining(recipe(losses=gan), TinyParts(TINY))
     double.load_state_dict(single.state_dict())
-    inputs = single.prepare(_batch([12800, 7040]))
+    inputs = single.prepare(padded_batch([12800, 7040]))
     tokens = _gradients(single, inputs)
     # `.float()` in nets and losses would bring the float64 run back to single precision.
     monkeypatch.setattr(Tensor, "float", Tensor.double)
