@@ -98,13 +98,13 @@ def measure(options: argparse.Namespace) -> None:
         reference, difference = reference_model(options.reference, tokenizer, items[0])
         audio = torch.from_numpy(wave)[None, None].to(options.device)
         tokens = stacked(items[0], options.device)
-        length = torch.tensor([tokens.shape[2]], device=options.device)
+        n_samples, n_frames = torch.tensor([audio.shape[2]]), torch.tensor([tokens.shape[2]])
         # The nets alone on both sides; the reference has neither lengths nor checks.
         model = tokenizer._model
         actions = {
-            "encode": lambda: model.encode(audio[0], torch.tensor([audio.shape[2]], device=options.device)),
+            "encode": lambda: model.encode(audio[0], n_samples),
             "encode, reference": lambda: reference.encode(audio),
-            "decode": lambda: model.decode(tokens, length),
+            "decode": lambda: model.decode(tokens, n_frames),
             "decode, reference": lambda: reference.decode(tokens),
         }
         print(f"{name:<16} largest difference of decoded samples {difference:.1e}")

@@ -19,6 +19,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from safetensors.torch import load_file
 from torch import Tensor
+from torch._subclasses.fake_tensor import FakeTensorMode
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from tokbench.codecs.checkpoint import BadCheckpoint, fill, fold_weight_norm
 from tokbench.codecs.nanocodec.archive import load_nanocodec, read_config
@@ -343,6 +345,29 @@ def test_tokens_out_of_range_are_refused(fixtures: Path) -> None:
     assert read_config(fixtures / "tiny_nemo/tiny.nemo") == model.config
     with pytest.raises(ValueError, match=r"0\.\.4031"):
         model.decode(torch.full((1, 2, 3), 4032), torch.tensor([3]))
+
+
+def test_a_gpu_is_not_waited_for_while_it_encodes(config: dict[str, Any]) -> None:
+    """By tensors that have a device and no values: whoever asks one of them for a number is refused."""
+    calls: list[str] = []
+
+    class Calls(TorchDispatchMode):
+        def __torch_dispatch__(self, call: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+            calls.append(str(call.overloadpacket))
+            return call(*args, **(kwargs or {}))
+
+    with FakeTensorMode():
+        with torch.device("cuda"):
+            model = NanoCodec(parse_config(config, where="test"), device="cuda").eval()
+            audio = torch.zeros(1, 1000)
+        lengths = torch.tensor([1000])
+        with torch.no_grad(), Calls():
+            tokens, frames = model.encode(audio, lengths)
+    assert tokens.is_cuda
+    assert frames.device.type == "cpu"
+    assert calls.count("aten.convolution") > 10
+    assert calls.count("aten.replication_pad1d") == calls.count("aten.convolution")
+    assert "aten.cat" not in calls
 
 
 @pytest.mark.skipif(platform.machine() != "x86_64", reason="reads x86 instructions")

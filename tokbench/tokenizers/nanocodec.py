@@ -139,11 +139,10 @@ class NanoCodecTokenizer(Tokenizer):
         return np.ascontiguousarray(values.T.cpu().numpy())
 
     def _tensors(self, array: npt.NDArray[np.generic]) -> tuple[Tensor, Tensor]:
-        """A batch of one and its length."""
+        """A batch of one and its length, which stays on the CPU."""
         import torch
 
-        tensor = torch.from_numpy(array)[None].to(self.device)
-        return tensor, torch.tensor([array.shape[-1]], device=self.device)
+        return torch.from_numpy(array)[None].to(self.device), torch.tensor([array.shape[-1]])
 
 
 def _check_variant(card: TokenizerCard, config: NanoCodecConfig, path: Path) -> None:

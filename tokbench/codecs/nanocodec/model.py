@@ -24,6 +24,9 @@ class NanoCodec(nn.Module):
     In a batch of unequal lengths a short row is followed by zeros where alone it would see its own edge repeated: its
     last tokens change, in NeMo as here. Decoding does not depend on the batch.
 
+    Lengths may lie on any device, and are best left on the CPU, where those that are returned lie: a GPU is then never
+    waited for while it encodes.
+
     Args:
         config: geometry.
         device: "meta" to leave the weights to a loader.
@@ -49,17 +52,17 @@ class NanoCodec(nn.Module):
         What lies past a row's length, in its last frame or in the buffer, is left as it is.
 
         Returns:
-            Audio `[B, T']`, T' a multiple of the hop, and the rows' padded lengths, int64 `[B]`.
+            Audio `[B, T']`, T' a multiple of the hop, and the rows' padded lengths, int64 `[B]` on the CPU.
         """
         hop = self.config.hop
-        padded = torch.div(lengths + hop - 1, hop, rounding_mode="floor") * hop
+        padded = torch.div(lengths.cpu() + hop - 1, hop, rounding_mode="floor") * hop
         longest = int(padded.max())
         return functional.pad(audio, (0, longest - audio.shape[1])), padded
 
     def latent(self, audio: Tensor, lengths: Tensor) -> tuple[Tensor, Tensor]:
         """Audio `[B, T]` to the encoder's output `[B, D, F]` before quantisation, and frames a row."""
         padded, n_padded = self.pad(audio, lengths)
-        rows = _unequal(n_padded, padded.shape[1])
+        rows = _unequal(n_padded, padded)
         fast = self._channels_last(padded, rows)
         latent = fast.encode(padded[:, None]) if fast else self.audio_encoder(padded[:, None], rows)
         return cast(Tensor, latent), n_padded // self.config.hop
@@ -68,21 +71,23 @@ class NanoCodec(nn.Module):
         """Audio float32 `[B, T]` with int64 lengths `[B]` to tokens.
 
         Returns:
-            Tokens int64 `[B, K, F]`, 0 past a row's end, and frames a row, int64 `[B]`: `ceil(n / hop)`.
+            Tokens int64 `[B, K, F]`, 0 past a row's end, and frames a row, int64 `[B]` on the CPU: `ceil(n / hop)`.
         """
         latent, frames = self.latent(audio, lengths)
-        return mask(self.vector_quantizer.tokens(latent), _unequal(frames, latent.shape[2])), frames
+        return mask(self.vector_quantizer.tokens(latent), _unequal(frames, latent)), frames
 
     def dequantize(self, tokens: Tensor, frames: Tensor) -> Tensor:
         """Tokens int64 `[B, K, F]` to the decoder's input float32 `[B, D, F]`, zero past a row's end."""
-        if tokens.numel() and (int(tokens.min()) < 0 or int(tokens.max()) >= self.config.vocab):
-            raise ValueError(f"tokens must be in 0..{self.config.vocab - 1}")
-        return mask(self.vector_quantizer.values(tokens), _unequal(frames, tokens.shape[2]))
+        if tokens.numel():
+            least, most = (int(end) for end in tokens.aminmax())
+            if least < 0 or most >= self.config.vocab:
+                raise ValueError(f"tokens must be in 0..{self.config.vocab - 1}")
+        return mask(self.vector_quantizer.values(tokens), _unequal(frames, tokens))
 
     def decode(self, tokens: Tensor, frames: Tensor) -> Tensor:
         """Tokens int64 `[B, K, F]` with frames a row to audio float32 `[B, F * hop]`, zero past a row's end."""
         values = self.dequantize(tokens, frames)
-        rows = _unequal(frames, tokens.shape[2])
+        rows = _unequal(frames, tokens)
         fast = self._channels_last(values, rows)
         return cast(Tensor, fast.decode(values) if fast else self.audio_decoder(values, rows))
 
@@ -103,6 +108,6 @@ class NanoCodec(nn.Module):
         return self._fast
 
 
-def _unequal(lengths: Tensor, size: int) -> Tensor | None:
-    """The lengths where a mask is needed, None where every row is full."""
-    return None if bool((lengths == size).all()) else lengths
+def _unequal(lengths: Tensor, x: Tensor) -> Tensor | None:
+    """The lengths, beside `x [..., T]`, where a mask is needed; None where every row is full."""
+    return None if bool((lengths.cpu() == x.shape[-1]).all()) else lengths.to(x.device)
