@@ -63,7 +63,7 @@ def train(
         devices=devices,
         minutes=minutes,
         store=store,
-        loggers=make_loggers(chosen, folder, tracking_uri) if track else None,
+        loggers=(lambda: make_loggers(chosen, folder, tracking_uri)) if track else None,
         callbacks=make_callbacks(folder),
         progress=progress_line(chosen.name),
     )

@@ -18,7 +18,7 @@ from tokbench.errors import DatasetError, StoreError, UserError
 from tokbench.kanade.config import KANADE_25HZ
 from tokbench.kanade.training.checkpoints import LAST, LOSSES, AtomicCheckpoints, read_losses
 from tokbench.kanade.training.module import Diverged, KanadeTraining
-from tokbench.kanade.training.run import EXPORT, train
+from tokbench.kanade.training.run import EXPORT, RECIPE, train
 from tokbench.kanade.weights import IncompatibleWeights, load_kanade
 
 
@@ -152,10 +152,29 @@ def test_initial_weights_are_loaded_strictly(glides: Dataset, tmp_path: Path) ->
 
 def test_a_changed_recipe_is_refused_with_the_difference(glides: Dataset, tmp_path: Path) -> None:
     train(recipe(), glides, output=tmp_path / "run")
+    record = (tmp_path / "run" / RECIPE).read_bytes()
     with pytest.raises(UserError, match=r"losses.ssl: 30.0 -> 0.0"):
-        train(recipe(losses={"ssl": 0.0}, batches=6), glides, output=tmp_path / "run", resume=True)
+        train(
+            recipe(losses={"ssl": 0.0}, batches=6),
+            glides,
+            output=tmp_path / "run",
+            resume=True,
+            loggers=lambda: pytest.fail("a run was logged"),
+        )
+    assert (tmp_path / "run" / RECIPE).read_bytes() == record
     with pytest.raises(UserError, match=r"holds a training run.*--resume"):
         train(recipe(), glides, output=tmp_path / "run")
+
+
+@pytest.mark.parametrize("content", [None, b"no checkpoint"])
+def test_a_damaged_checkpoint_is_told_in_one_line(glides: Dataset, tmp_path: Path, content: bytes | None) -> None:
+    last = tmp_path / "run" / LAST
+    train(recipe(), glides, output=tmp_path / "run")
+    last.write_bytes(last.read_bytes()[:5000] if content is None else content)
+    with pytest.raises(UserError, match=r"last.ckpt: is no checkpoint.*or a damaged one.*another --output"):
+        train(recipe(), glides, output=tmp_path / "run", resume=True)
+    with pytest.raises(UserError, match="or a damaged one"):
+        train(recipe(start_from=str(last)), glides, output=tmp_path / "next")
 
 
 class _Poison(Callback):

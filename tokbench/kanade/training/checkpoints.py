@@ -6,6 +6,7 @@ import contextlib
 import csv
 import errno
 import os
+import pickle
 import time
 from pathlib import Path
 from typing import Any
@@ -14,12 +15,35 @@ import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.plugins.io import TorchCheckpointIO
 
-from tokbench.errors import StoreError
+from tokbench.errors import StoreError, UserError
 from tokbench.kanade.training.module import KanadeTraining
 
-__all__ = ["BEST", "LAST", "LOSSES", "AtomicCheckpoints", "LossTable", "SaveCheckpoints"]
+__all__ = ["BEST", "LAST", "LOSSES", "AtomicCheckpoints", "LossTable", "SaveCheckpoints", "read_checkpoint"]
 
 LAST, BEST, LOSSES = "last.ckpt", "best.ckpt", "losses.csv"
+
+
+def read_checkpoint(path: Path) -> dict[str, Any]:
+    """A checkpoint of a training, its tensors mapped from the file; no pickled code is run.
+
+    Returns:
+        Among others `state_dict`, and `tokbench`: `recipe`, as JSON has it, and `batches`, the number done.
+
+    Raises:
+        UserError: the file is damaged, or something else.
+    """
+    try:
+        loaded = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
+        if {"state_dict", "tokbench"} <= loaded.keys():
+            return dict(loaded)
+        fault = "lacks what a training saves"
+    except (OSError, EOFError, RuntimeError, AttributeError, pickle.UnpicklingError) as error:
+        fault = type(error).__name__
+    raise UserError(
+        f"is no checkpoint of a training, or a damaged one ({fault})",
+        where=str(path),
+        hint=f"Where {BEST} is beside it, copy that over it; otherwise train anew into another --output",
+    )
 
 
 class AtomicCheckpoints(TorchCheckpointIO):

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from pathlib import Path
 
-import torch
 from torch import Tensor
 
 from tokbench.errors import UserError
 from tokbench.kanade.files import fetch_release
 from tokbench.kanade.model import KanadeModel
+from tokbench.kanade.training.checkpoints import read_checkpoint
 from tokbench.kanade.training.recipe import Recipe
 from tokbench.kanade.weights import TRAINING_ONLY, IncompatibleWeights, read_tensors
 
@@ -20,7 +20,7 @@ def load_initial(model: KanadeModel, recipe: Recipe) -> None:
     """Give a model the weights that `recipe.start_from` names; `fresh` modules keep their new ones.
 
     Raises:
-        UserError: there is no such file.
+        UserError: there is no such file, or a damaged one.
         IncompatibleWeights: a key is missing, unexpected or of another shape, and the recipe does not say so.
     """
     if recipe.start_from is None:
@@ -59,5 +59,5 @@ def _locate(name: str) -> Path:
 def _read(path: Path) -> dict[str, Tensor]:
     if path.suffix != ".ckpt":
         return read_tensors(path)
-    state = torch.load(path, map_location="cpu", weights_only=True)["state_dict"]
+    state = read_checkpoint(path)["state_dict"]
     return {key.removeprefix("model."): value for key, value in state.items() if key.startswith("model.")}

@@ -24,7 +24,7 @@ from tokbench.kanade.training.losses import (
     perplexity,
 )
 from tokbench.kanade.training.parts import Parts
-from tokbench.kanade.training.recipe import Recipe, differences
+from tokbench.kanade.training.recipe import Recipe, refuse_another
 from tokbench.kanade.training.schedule import make_optimizer
 from tokbench.kanade.transformer import Block
 
@@ -310,11 +310,5 @@ class KanadeTraining(LightningModule):
             UserError: names the fields that differ.
         """
         ours = checkpoint["tokbench"]
-        changed = differences(ours["recipe"], self.recipe)
-        if changed:
-            raise UserError(
-                f"the checkpoint was made by another recipe: {'; '.join(changed[:6])}",
-                where=f"recipe '{self.recipe.name}'",
-                hint="Resume with the recipe of the checkpoint, or train into another --output folder",
-            )
+        refuse_another(ours["recipe"], self.recipe)
         self.batches_done = int(ours["batches"])

@@ -270,6 +270,25 @@ def differences(before: Recipe | dict[str, Any], after: Recipe) -> list[str]:
     ]
 
 
+def refuse_another(saved: dict[str, Any], recipe: Recipe) -> None:
+    """Refuse to go on from a checkpoint of another recipe.
+
+    Args:
+        saved: the recipe of the checkpoint, as JSON has it.
+        recipe: what is asked for.
+
+    Raises:
+        UserError: names the fields that differ.
+    """
+    changed = differences(saved, recipe)
+    if changed:
+        raise UserError(
+            f"the checkpoint was made by another recipe: {'; '.join(changed[:6])}",
+            where=f"recipe '{recipe.name}'",
+            hint="Resume with the recipe of the checkpoint, or train into another --output folder",
+        )
+
+
 def _flat(value: dict[str, Any], prefix: str = "") -> dict[str, Any]:
     flat: dict[str, Any] = {}
     for key, inner in value.items():

@@ -23,13 +23,14 @@ from tokbench.kanade.training.checkpoints import (
     AtomicCheckpoints,
     LossTable,
     SaveCheckpoints,
+    read_checkpoint,
     read_losses,
 )
 from tokbench.kanade.training.data import CropData
 from tokbench.kanade.training.initial import load_initial
 from tokbench.kanade.training.module import KanadeTraining
 from tokbench.kanade.training.parts import Parts
-from tokbench.kanade.training.recipe import Recipe
+from tokbench.kanade.training.recipe import Recipe, refuse_another
 from tokbench.kanade.training.stored import StoredCrops
 from tokbench.kanade.training.summary import SUMMARY, Summary
 from tokbench.registry import import_object
@@ -77,7 +78,7 @@ def train(
     devices: int = 1,
     minutes: float | None = None,
     store: Path | None = None,
-    loggers: list[Any] | None = None,
+    loggers: Callable[[], list[Any]] | None = None,
     callbacks: list[Callback] | None = None,
     progress: Progress | None = None,
 ) -> Trained:
@@ -93,7 +94,7 @@ def train(
         devices: processes, one a GPU (on a CPU: as they are).
         minutes: stop after so long, whatever the recipe's number of batches.
         store: folder for stored features.
-        loggers: of Lightning.
+        loggers: makes Lightning's; called when nothing is left to refuse.
         callbacks: further ones.
         progress: told batch, batches and losses now and then.
 
@@ -109,6 +110,9 @@ def train(
             "holds a training run", where=str(output), hint="Add --resume to go on, or name another --output"
         )
     compiles = _compiles(recipe, kind)
+    saved = read_checkpoint(last)["tokbench"] if last.exists() else None
+    if saved:
+        refuse_another(saved["recipe"], recipe)
     began = time.perf_counter()
     parts = load_parts(recipe, device="cpu" if devices > 1 else kind)
     data = CropData(recipe, parts, dataset, validation=validation, store=store)
@@ -116,7 +120,7 @@ def train(
     for part in ("train", "validation"):
         if data.has(part):
             data.items(part)  # bad data is told before anything is trained
-    if not (resume and last.exists()):
+    if not saved:
         load_initial(module.model, recipe)
         if recipe.mel_bias == "mean":
             _start_at_mean(module, data)
@@ -136,7 +140,7 @@ def train(
             check_val_every_n_epoch=None if data.has("validation") else 1,
             limit_val_batches=None if data.has("validation") else 0,
             num_sanity_val_steps=0,
-            logger=loggers or False,
+            logger=(loggers() if loggers else None) or False,
             callbacks=[
                 LossTable(output, every=min(recipe.log_every, recipe.batches)),
                 SaveCheckpoints(output, every=recipe.save_every),
@@ -150,13 +154,13 @@ def train(
             use_distributed_sampler=False,
             default_root_dir=output,
         )
-        if not (resume and last.exists() and _batches(last) >= recipe.batches):
+        if not (saved and saved["batches"] >= recipe.batches):
             try:
-                trainer.fit(module, datamodule=data, ckpt_path=last if resume and last.exists() else None)
+                trainer.fit(module, datamodule=data, ckpt_path=last if saved else None)
             except SystemExit:  # what Lightning makes of Ctrl-C
                 raise KeyboardInterrupt from None
         else:
-            state = torch.load(last, map_location="cpu", weights_only=True)
+            state = read_checkpoint(last)
             module.on_load_checkpoint(state)
             module.load_state_dict(state["state_dict"])
     if trainer.is_global_zero:
@@ -219,10 +223,6 @@ class _End(Callback):
             trainer.should_stop = True
         if self.progress is not None and (done % 10 == 0 or done >= self.batches) and trainer.is_global_zero:
             self.progress(done, self.batches, {k: float(v) for k, v in pl_module.last.items()})
-
-
-def _batches(path: Path) -> int:
-    return int(torch.load(path, map_location="cpu", weights_only=True, mmap=True)["tokbench"]["batches"])
 
 
 def _accelerator(device: str, devices: int) -> Literal["cpu", "cuda"]:
