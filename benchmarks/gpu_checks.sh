@@ -5,6 +5,7 @@
 #   bash benchmarks/gpu_checks.sh tests codecs         # some sections: see the names below
 #
 # TOKBENCH_SHARED names the parity fixtures, NANOCODEC_TORCH a folder that nanocodec-torch 1.0.0 is installed in,
+# PORTS_REFERENCE one with what benchmarks/ports.py asks for,
 # REPRODUCE_DATA and REPRODUCE_EVALUATE datasets as `tokbench reproduce run` takes them (librispeech:DIR).
 # Needs the extra dev; or torch with CUDA, transformers, lightning, accelerate, numba, pytest, pytest-xdist, PyYAML, and in
 # the folder .gpu-site:
@@ -43,6 +44,7 @@ if section codecs; then
   run "$python" benchmarks/codecs.py --device cuda --seconds 10 --rounds 5
   [ -n "${NANOCODEC_TORCH:-}" ] && run "$python" benchmarks/codecs.py nanocodec-0.6k --reference "$NANOCODEC_TORCH" \
     --device cuda --seconds 10 --rounds 10
+  [ -n "${PORTS_REFERENCE:-}" ] && run "$python" benchmarks/ports.py --reference "$PORTS_REFERENCE" --device cuda --seconds 10
 fi
 section full_size && run "$python" benchmarks/full_size.py --all --no-conformance --device cuda --seconds 10 --turns 5
 if section reproduce && [ -n "${REPRODUCE_DATA:-}" ]; then

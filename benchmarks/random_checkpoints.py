@@ -36,7 +36,7 @@ _TRAINING: dict[str, Any] = {
     "discriminator_loss": {"_target_": "nemo.collections.tts.losses.audio_codec_loss.DiscriminatorSquaredLoss"},
 }  # fmt: skip
 """Without these NeMo does not restore an archive; tokens and samples do not depend on them."""
-_DACVAE = {"dacvae-75hz": (64, [2, 4, 5, 8]), "dacvae-50hz": (80, [2, 3, 4, 4, 5])}
+DACVAE = {"dacvae-75hz": (64, [2, 4, 5, 8]), "dacvae-50hz": (80, [2, 3, 4, 4, 5])}
 
 
 def write_checkpoint(name: str, folder: Path) -> Path:
@@ -44,7 +44,7 @@ def write_checkpoint(name: str, folder: Path) -> Path:
     torch.manual_seed(0)
     if name in NANOCODEC:
         return _nanocodec(name, folder / f"{name}.nemo")
-    if name in _DACVAE:
+    if name in DACVAE:
         return _dacvae(name, folder / f"{name}.pth")
     return _losatok(folder / f"{name.replace('-', '_', 1)}.pth")
 
@@ -146,7 +146,7 @@ def _dacvae(name: str, path: Path) -> Path:
     from tokbench.codecs.dacvae.config import DacVaeConfig
     from tokbench.codecs.dacvae.model import DacVae
 
-    latent, rates = _DACVAE[name]
+    latent, rates = DACVAE[name]
     config = DacVaeConfig(64, tuple(rates), latent, 1536, tuple(reversed(rates)))
     state = _unfold(DacVae(config, device="meta").state_dict(), lambda _: 0.7, ("weight_g", "weight_v"))
     torch.save({"generator": state, "step": 0}, path)
