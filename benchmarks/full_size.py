@@ -5,8 +5,9 @@
     python benchmarks/full_size.py --all --keep FOLDER --no-conformance     # models made once, times alone
 
 Each model is built from the config that its authors publish, saved as the hub lays it out, loaded through its adapter,
-and run through the conformance suite. Then the same audio is encoded and decoded by the adapter, and encoded by the
-model called directly, in turns; the ratio of the best times is what the adapter costs. `encode_peak_mib` and
+and run through the conformance suite. Then the same audio is encoded and decoded by the adapter and by the model called
+directly, in turns; the ratios of the best times are what the adapter costs. SpeechTokenizer is a port, which
+`benchmarks/ports.py` sets beside its package. `encode_peak_mib` and
 `decode_peak_mib` are the most memory in use meanwhile, weights included: of the process, or of the GPU. Weights are
 random, so that nothing is said about quality. A model takes up to 3 GB on disk and three times that in memory.
 """
@@ -16,6 +17,8 @@ from __future__ import annotations
 import argparse
 import gc
 import json
+import subprocess
+import sys
 import tempfile
 import time
 from collections.abc import Callable
@@ -26,8 +29,8 @@ from typing import Any
 import numpy as np
 import torch
 import transformers
+from direct_calls import direct_calls
 
-from tokbench.codecs.precision import exact_inference
 from tokbench.codecs.speechtokenizer import SpeechTokenizerConfig, SpeechTokenizerNet
 from tokbench.protocols.speed_probe import peak_bytes, reset_peak
 from tokbench.tokenizers.conformance import conformance, speech_like
@@ -125,9 +128,13 @@ def save(name: str, folder: Path) -> None:
     else:
         config, file = SPEECHTOKENIZER, "SpeechTokenizer.pt"
         state = SpeechTokenizerNet(SpeechTokenizerConfig.model_validate(config)).state_dict()
-        for key in state:
+        for key, tensor in list(state.items()):
             if key.endswith("embed"):
-                state[key] = torch.randn(state[key].shape)
+                state[key] = torch.randn(tensor.shape)
+            elif key.endswith(("conv.weight", "convtr.weight")):  # released with weight norm, which ours folds
+                del state[key]
+                state[f"{key}_g"] = tensor.norm(dim=(1, 2), keepdim=True)
+                state[f"{key}_v"] = tensor
     (folder / "config.json").write_text(json.dumps(config))
     torch.save(state, folder / file)
 
@@ -166,10 +173,9 @@ def measure(
         reset_peak(device)
         work()
         row[f"{kind}_peak_mib"] = round(peak_bytes(device) / 2**20)
-    direct = direct_encode(name, tokenizer, wave, device)
-    if direct is not None:
-        works["direct"] = direct
-        direct()
+    for kind, work in direct_calls(name, tokenizer, wave, item).items():
+        works[f"{kind}_direct"] = work
+        work()
     times: dict[str, list[float]] = {kind: [] for kind in works}
     for _ in range(turns):
         for kind, work in works.items():
@@ -177,45 +183,9 @@ def measure(
     for kind in ("encode", "decode"):
         if kind in times:
             row[f"{kind}_rtf"] = round(min(times[kind]) / float(seconds), 4)
-    if direct is not None:
-        row["encode_adapter_to_direct"] = round(min(times["encode"]) / min(times["direct"]), 3)
+        if f"{kind}_direct" in times:
+            row[f"{kind}_adapter_to_direct"] = round(min(times[kind]) / min(times[f"{kind}_direct"]), 3)
     return row
-
-
-def direct_encode(name: str, tokenizer: Any, wave: Any, device: str) -> Callable[[], object] | None:
-    """The model's own way from samples to codes, where the adapter wraps one call of it."""
-    model = getattr(tokenizer, "_model", None)
-    with_books = {"mimi-8": {"num_quantizers": 8}, "encodec-24khz-6k": {"bandwidth": 6.0}}
-    if name in (*with_books, "pocket-tts", "dac-16khz", "dac-24khz", "dac-44khz", "snac-24khz"):
-        audio = torch.from_numpy(np.pad(wave, (0, -len(wave) % 9600)))[None, None].to(device)
-        extra = with_books.get(name, {})
-
-        def work() -> object:
-            return model.encode(audio, **extra)
-
-    elif name in S3:
-        from s3tokenizer import log_mel_spectrogram
-
-        def work() -> object:
-            mel = log_mel_spectrogram(torch.from_numpy(wave).to(device))
-            return model.quantize(mel[None], torch.tensor([mel.shape[1]], device=device))
-
-    elif name.startswith("published-units"):
-        speech, centroids = tokenizer._frames._model, torch.from_numpy(tokenizer.codebook("units")).to(device)
-        extractor = transformers.Wav2Vec2FeatureExtractor(do_normalize=tokenizer._frames._normalise)
-
-        def work() -> object:
-            given = extractor(wave, sampling_rate=16000, return_tensors="pt").input_values.to(device)
-            return torch.cdist(speech(given).last_hidden_state[0], centroids).argmin(1).cpu()
-
-    else:
-        return None
-
-    def call() -> object:
-        with exact_inference():
-            return work()
-
-    return call
 
 
 def main() -> None:
@@ -232,6 +202,11 @@ def main() -> None:
     long = None if options.no_conformance else options.long
     names = NAMES if options.all else options.names
     failed = False
+    if len(names) > 1 and options.device == "cpu":
+        # A process each: resident memory would hold what the models before have left. A GPU's is counted by torch.
+        given = [argument for argument in sys.argv[1:] if argument not in (*names, "--all")]
+        codes = [subprocess.run([sys.executable, __file__, name, *given], check=False).returncode for name in names]
+        raise SystemExit(int(any(codes)))
     for name in names:
         try:
             row = measure(name, options.device, options.seconds, options.turns, long, options.keep)

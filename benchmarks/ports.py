@@ -24,21 +24,23 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable
+from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
 from types import ModuleType
 from typing import Any, cast
 
 import torch
-from random_checkpoints import write_checkpoint
+from full_size import save
+from random_checkpoints import DACVAE, write_checkpoint
 from torch import Tensor, nn
 
 from tokbench.tokenizers.conformance import speech_like
 from tokbench.tokenizers.load import load_tokenizer
 
-NAMES = ("dacvae-75hz", "dacvae-50hz", "losatok-kl1e-2")
+NAMES = ("dacvae-75hz", "dacvae-50hz", "losatok-kl1e-2", "speechtokenizer")
 TOLERANCE = 1e-3
-"""Largest difference of a latent or a sample, over the standard deviation of all."""
+"""Largest difference of a latent or a sample, over the standard deviation of all; share of other codes."""
 SLOWER = 1.02
 """A ratio above is slower; below is what medians of ten rounds differ by."""
 
@@ -66,7 +68,7 @@ def main() -> None:
 
 def expose(folder: Path) -> None:
     """Make single modules of the packages importable: what else those import is large, and not needed here."""
-    for package in ("dac", "dac.model", "dac.nn", "vocos"):
+    for package in ("dac", "dac.model", "dac.nn", "vocos", "speechtokenizer"):
         module = ModuleType(package)
         module.__path__ = [str(folder / package.replace(".", "/"))]
         sys.modules[package] = module
@@ -179,56 +181,81 @@ class _Norm(nn.LayerNorm):
         super().__init__(width, eps=1e-6)
 
 
-def reference(name: str, weights: Path) -> Any:
-    """A reference with the weights of a file in the released layout."""
-    state = torch.load(weights, map_location="cpu", weights_only=True)
-    if name.startswith("losatok"):
-        model: nn.Module = LosatokReference()
-        spare = ("semantic_encoder.bottleneck.upsample.", "num_batches_tracked")
-        missing, unexpected = model.load_state_dict(state, strict=False)
-        left = [k for k in unexpected if not k.startswith(spare)]
-        left += [k for k in missing if not k.endswith(("window", "fb", "num_batches_tracked"))]
-        if left:
-            raise SystemExit(f"the reference and the release differ in {', '.join(left[:5])}")
-    else:
-        from random_checkpoints import DACVAE
+@dataclass(frozen=True)
+class Pair:
+    """Ours and the reference's, with the same weights: `[1, S]` to latents or codes, and those to samples."""
 
-        model = DacVaeReference(*DACVAE[name])
-        model.load_state_dict(state["generator"])
-    return model.eval().requires_grad_(requires_grad=False)
+    encode: tuple[Callable[[Tensor], Tensor], Callable[[Tensor], Tensor]]
+    decode: tuple[Callable[[Tensor], Tensor], Callable[[Tensor], Tensor]]
+
+
+def losatok(ours: Any, weights: Path, device: str) -> Pair:
+    model = LosatokReference()
+    state = torch.load(weights, map_location="cpu", weights_only=True)
+    missing, unexpected = model.load_state_dict(state, strict=False)
+    spare = ("semantic_encoder.bottleneck.upsample.", "num_batches_tracked")
+    left = [key for key in unexpected if not key.startswith(spare)]
+    left += [key for key in missing if not key.endswith(("window", "fb", "num_batches_tracked"))]
+    if left:
+        raise SystemExit(f"the reference and the release differ in {', '.join(left[:5])}")
+    model = model.eval().to(device)
+    return Pair((lambda wave: ours.posterior(wave)[0], model.encode), (ours.decode, model.decode))
+
+
+def dacvae(ours: Any, weights: Path, device: str) -> Pair:
+    model = DacVaeReference(*DACVAE[weights.stem])
+    model.load_state_dict(torch.load(weights, map_location="cpu", weights_only=True)["generator"])
+    model = model.eval().to(device)
+    return Pair(
+        (lambda wave: ours.posterior(ours.pad(wave[:, None]))[0], lambda wave: model.encode(ours.pad(wave))),
+        (ours.decode, model.decode),
+    )
+
+
+def speechtokenizer(ours: Any, weights: Path, device: str) -> Pair:
+    from speechtokenizer.model import SpeechTokenizer
+
+    found = SpeechTokenizer.load_from_checkpoint(str(weights / "config.json"), str(weights / "SpeechTokenizer.pt"))
+    model = found.eval().to(device)
+    return Pair(
+        (lambda wave: ours.encode(wave[0], 8), lambda wave: model.encode(wave[:, None])[:, 0]),
+        (ours.decode, lambda codes: model.decode(codes[:, None])[0, 0]),
+    )
 
 
 def holds(name: str, options: argparse.Namespace) -> bool:
     """Measure one and print a line for each direction; whether it computes the same and is not slower."""
     with tempfile.TemporaryDirectory() as folder:
-        path = write_checkpoint(name, Path(folder))
+        if name == "speechtokenizer":
+            path, make = Path(folder), speechtokenizer
+            save(name, path)
+        else:
+            path, make = write_checkpoint(name, Path(folder)), losatok if name.startswith("losatok") else dacvae
         tokenizer: Any = load_tokenizer(name, device=options.device, weights=path)
-        theirs = reference(name, path).to(options.device)
-    ours = tokenizer._model
+        pair = make(tokenizer._model, path, options.device)
     wave = torch.from_numpy(tokenizer.prepare(speech_like(options.seconds, tokenizer.card.input_rate)))
     wave = wave[None].to(options.device)
-    if name.startswith("losatok"):
-        encode = lambda: ours.posterior(wave)[0]  # noqa: E731
-    else:
-        wave = ours.pad(wave[:, None])[:, 0]
-        encode = lambda: ours.posterior(wave[:, None])[0]  # noqa: E731
     fine = True
     with torch.inference_mode():
-        latent = encode()
-        for stage, mine, other in (
-            ("encode", encode, lambda: theirs.encode(wave)),
-            ("decode", lambda: ours.decode(latent), lambda: theirs.decode(latent)),
-        ):
-            made, wanted = mine(), other()
-            difference = float((made - wanted).abs().max() / wanted.std())
-            found = turns(mine, other, options)
-            fine &= difference < TOLERANCE and statistics.median(found) < SLOWER
+        tokens = pair.encode[0](wave)
+        for stage, calls, given in (("encode", pair.encode, wave), ("decode", pair.decode, tokens)):
+            made, wanted = (call(given) for call in calls)
+            apart = different(made, wanted)
+            found = turns(*(functools.partial(call, given) for call in calls), options)
+            fine &= apart < TOLERANCE and statistics.median(found) < SLOWER
             print(
                 f"{name:<16} {stage}: {statistics.median(found):.2f} of the reference's time (median of {len(found)} "
-                f"rounds, {min(found):.2f} to {max(found):.2f}); largest difference {difference:.1e} of the deviation",
+                f"rounds, {min(found):.2f} to {max(found):.2f}); differs by {apart:.1e}",
                 flush=True,
             )
     return fine
+
+
+def different(made: Tensor, wanted: Tensor) -> float:
+    """See `TOLERANCE`."""
+    if not wanted.is_floating_point():
+        return float((made != wanted).float().mean())
+    return float((made - wanted).abs().max() / wanted.std())
 
 
 def turns(mine: Callable[[], object], other: Callable[[], object], options: argparse.Namespace) -> list[float]:
