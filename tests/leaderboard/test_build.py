@@ -224,7 +224,8 @@ def test_only_partial_results_still_make_a_page(tmp_path: Path) -> None:
     write_result(tmp_path / "results", Fake("broken", "one", 0.1, 0.8, failed=2), draws=50)
     site = build([tmp_path / "results"], tmp_path / "site").parent
     text = " ".join(re.sub(r"<[^>]+>", "", (site / "index.html").read_text()).split())
-    assert "No result is published." in text
+    assert "No tokenizer's result is published. " in text
+    assert "Tokenizer or family" not in text
     assert "broken on Reconstruction and bit rate, mini-en: partial, 2 of 64 failed" in text
     published = build([tmp_path / "results"], tmp_path / "site", partial=True)
     assert '<span class="warn">partial</span>' in published.read_text()
