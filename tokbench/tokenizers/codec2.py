@@ -8,6 +8,7 @@ from __future__ import annotations
 import ctypes
 import os
 import tempfile
+import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from functools import lru_cache
@@ -30,6 +31,9 @@ __all__ = ["MODES", "SYMBOL_BITS", "Codec2", "nibbles", "pack_nibbles"]
 MODES = {3200: 0, 2400: 1, 1600: 2, 1400: 3, 1300: 4, 1200: 5, 700: 8}
 """Bit rate that `pycodec2` knows a mode by -> number of the mode in codec2's C interface (700 is mode 700C)."""
 
+_ONE_AT_A_TIME = threading.Lock()
+"""A library that is loaded twice at once is one library, with one state."""
+
 SYMBOL_BITS = 4
 """Bits a token; every mode's frame is a whole number of them."""
 
@@ -39,7 +43,7 @@ class Codec2(Tokenizer):
 
     Encoder and decoder carry state from frame to frame, so each utterance gets its own. The decoder also draws the
     phases of unvoiced harmonics from a generator that is global to the loaded library and cannot be seeded: decoding
-    is repeatable only because every utterance is decoded by a private copy of that library, in its initial state.
+    is repeatable only because every utterance is decoded by a private copy of that library, loaded anew.
 
     `card.params["lookahead_samples"]` is the delay of encoder and decoder together. It is fed as zeros after the
     utterance and cut off the beginning of the output, so that output and input are aligned.
@@ -181,8 +185,8 @@ def _lines(path: Path) -> list[str]:
 
 @contextmanager
 def _private_library(data: bytes) -> Iterator[ctypes.CDLL]:
-    """Load a copy of libcodec2 that shares no variable with any other, and unload it again."""
-    with _private_file(data) as path:
+    """Load libcodec2 in its initial state, apart from any other copy, and unload it again; one at a time."""
+    with _ONE_AT_A_TIME, _private_file(data) as path:
         library = ctypes.CDLL(str(path))
         library.codec2_create.restype = ctypes.c_void_p
         library.codec2_create.argtypes = [ctypes.c_int]
@@ -200,17 +204,20 @@ def _private_library(data: bytes) -> Iterator[ctypes.CDLL]:
 
 @contextmanager
 def _private_file(data: bytes) -> Iterator[Path]:
-    """A file that the dynamic linker takes for a new library, as long as the context is open."""
+    """A file that the dynamic linker takes for another library than the one that pycodec2 has loaded."""
     if hasattr(os, "memfd_create"):  # also works where the temporary folder forbids execution
-        handle = os.memfd_create("libcodec2")
-        try:
-            path = Path(f"/proc/self/fd/{handle}")
-            path.write_bytes(data)
-            yield path
-        finally:
-            os.close(handle)
+        yield _memory_file(data)
     else:
         with tempfile.TemporaryDirectory() as folder:
             path = Path(folder) / "libcodec2"
             path.write_bytes(data)
             yield path
+
+
+@lru_cache(maxsize=1)
+def _memory_file(data: bytes) -> Path:
+    """Written once a process: writing it takes ten times as long as loading it."""
+    handle = os.memfd_create("libcodec2")
+    path = Path(f"/proc/self/fd/{handle}")
+    path.write_bytes(data)
+    return path
