@@ -87,15 +87,11 @@ class DacVaeReference(nn.Module):
         import dac.model.dac as published
         from torch.nn.utils import weight_norm
 
-        plain = cast(Callable[..., nn.Module], functools.partial(_normed, weight_norm, nn.Conv1d))
-
         def leaky(*arguments: Any, **named: Any) -> nn.Module:
-            return nn.Sequential(plain(*arguments, **named), nn.LeakyReLU(0.1))
+            return nn.Sequential(weight_norm(nn.Conv1d(*arguments, **named)), nn.LeakyReLU(0.1))
 
         def transposed(*arguments: Any, stride: int, **named: Any) -> nn.Module:
-            return _normed(
-                weight_norm, nn.ConvTranspose1d, *arguments, stride=stride, output_padding=stride % 2, **named
-            )
+            return weight_norm(nn.ConvTranspose1d(*arguments, stride=stride, output_padding=stride % 2, **named))
 
         published.WNConv1d, published.WNConvTranspose1d = leaky, transposed
         self.encoder = published.Encoder(64, rates, latent)
@@ -111,10 +107,6 @@ class DacVaeReference(nn.Module):
     def decode(self, latent: Tensor) -> Tensor:
         """`[1, D, T]` to `[1, 1, hop * T]`."""
         return cast(Tensor, self.decoder(self.de_conv_pre(latent)))
-
-
-def _normed(norm: Callable[..., nn.Module], kind: type[nn.Module], *arguments: Any, **named: Any) -> nn.Module:
-    return norm(kind(*arguments, **named))
 
 
 class LosatokReference(nn.Module):
