@@ -47,6 +47,16 @@ def test_a_second_training_starts_from_the_first() -> None:
     assert second.recipe.losses.uses_discriminator
 
 
+def test_arms_that_differ_in_the_second_training_share_the_first() -> None:
+    grid = find_grid("gan")
+    one, other = (stages(grid, "mini", arm, 1, folder=Path("x"), settings={}) for arm in grid.arms)
+    assert one[0] == other[0]
+    assert one[1].name != other[1].name
+    for name in set(grids()) - {"gan"}:
+        apart = [stages(find_grid(name), "mini", arm, 1, folder=Path("x"), settings={}) for arm in find_grid(name).arms]
+        assert len({made[0].name for made in apart}) == len(apart)
+
+
 def test_the_published_numbers() -> None:
     folder = package_folder("reproduce") / "kanade"
     gan = load_recipe(folder / "25hz_gan.yaml")

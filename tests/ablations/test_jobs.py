@@ -66,6 +66,35 @@ def test_jobs_run_once_and_a_failure_stops_no_other(run: Run, monkeypatch: pytes
     assert record["tokenizer"] == "card-with-s0"
 
 
+def test_a_common_training_is_done_once(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Both arms begin with the training of their seed: one does it, the other comes when it is there."""
+    count = run.folder / "count"
+    run.folder.mkdir()
+
+    def lines(_: Run, job: Job) -> list[list[str]]:
+        def line(text: str, kind: str, *more: str) -> list[str]:
+            code = f"import time; time.sleep(0.2); open({str(count)!r}, 'a').write({text + ' '!r})"
+            return [sys.executable, "-c", code, "", "", kind, *more]
+
+        first = line(f"first-{job.seed}", "train", "--recipe", f"first-{job.seed}.yaml")
+        then = line(f"then-{job.name}", "train", "--recipe", f"then-{job.name}.yaml")
+        return [first, then, line(f"task-{job.name}", "run")]
+
+    _scripted(monkeypatch, {})
+    monkeypatch.setattr(jobs, "commands", lines)
+    run_jobs(run, plan_jobs(run), parallel=2, threads=1)
+    done = count.read_text().split()
+    assert sorted(done) == sorted(
+        [f"first-{seed}" for seed in (0, 1, 2)]
+        + [f"{kind}-{job.name}" for kind in ("then", "task") for job in plan_jobs(run)]
+    )
+    for job in plan_jobs(run):
+        assert done.index(f"first-{job.seed}") < done.index(f"then-{job.name}") < done.index(f"task-{job.name}")
+        record = job_done(run, job)
+        assert record is not None
+        assert record["seconds"]["train"] > 0.4  # the common training counts for both
+
+
 def test_another_plan_is_refused(run: Run) -> None:
     check_plan(run, resume=False)
     check_plan(run, resume=True)

@@ -62,18 +62,23 @@ def recipe_cost(recipe: Recipe) -> str | None:
 def describe_cost(grid: Grid, profile: ProfileName) -> list[str]:
     """Lines on a profile's cost."""
     size = grid.profiles[profile]
-    count = len(grid.arms) * len(size.seeds)
+    seed = size.seeds[0]
+    trainings = {
+        stage.name: stage.recipe
+        for arm in grid.arms
+        for stage in stages(grid, profile, arm, seed, folder=Path(), settings={})
+    }
+    count = len(trainings) * len(size.seeds)
     lines = [f"{grid.name}, {profile}: {len(grid.arms)} arms x {len(size.seeds)} seeds"]
     if profile != "paper":
         if size.minutes is not None:
             lines.append(f"at most {size.minutes:g} min a training, {count * size.minutes / 60:.1f} h in all")
         return lines
     total, known = 0.0, True
-    for arm in grid.arms:
-        for stage in stages(grid, profile, arm, size.seeds[0], folder=Path(), settings={}):
-            hours = _gpu_hours(stage.recipe)
-            known = known and hours is not None
-            total += len(size.seeds) * (hours[0] if hours else 0.0)
+    for recipe in trainings.values():
+        hours = _gpu_hours(recipe)
+        known = known and hours is not None
+        total += len(size.seeds) * (hours[0] if hours else 0.0)
     lines.append(
         f"{total:.0f} GPU hours by measured step times"
         if known

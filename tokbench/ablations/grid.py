@@ -36,6 +36,10 @@ class ArmChoice(Strict):
     only: dict[ProfileName, dict[str, Any]] = Field(default_factory=dict)
     then: dict[str, Any] | None = None
 
+    def first_changes(self, profile: ProfileName) -> dict[str, Any]:
+        """Fields of the first training that differ from the recipe."""
+        return {**self.changes, **self.only.get(profile, {})}
+
 
 class Profile(Strict):
     """One size of the experiment.
@@ -141,6 +145,9 @@ def stages(
 ) -> list[Stage]:
     """The trainings of an arm, in order; the second starts from the first's weights.
 
+    Arms that differ in the second training alone have the first one in common, named after the first such arm: they
+    are compared from the same weights, and it is paid for once.
+
     Args:
         grid: the ablation.
         profile: its size.
@@ -156,16 +163,12 @@ def stages(
 
     size = grid.profiles[profile]
     path = find_recipe(size.recipe)
-    base = {**size.settings, **arm.changes, **arm.only.get(profile, {}), **settings, "seed": seed}
-    name = f"{grid.name}-{arm.name}-s{seed}"
-    first = load_recipe(path, settings={**base, "name": name})
-    if arm.then is None:
-        return [Stage(name, first)]
-    second = {
-        **base,
-        **size.then_settings,
-        **arm.then,
-        "name": f"{name}-then",
-        "start_from": str(folder / name / "last.ckpt"),
-    }
-    return [Stage(name, first), Stage(f"{name}-then", load_recipe(path, settings=second))]
+    base = {**size.settings, **arm.first_changes(profile), **settings, "seed": seed}
+    owner = next(one for one in grid.arms if one.first_changes(profile) == arm.first_changes(profile))
+    first = f"{grid.name}-{owner.name}-s{seed}"
+    made = [Stage(first, load_recipe(path, settings={**base, "name": first}))]
+    if arm.then is not None:
+        second = f"{grid.name}-{arm.name}-s{seed}-then"
+        changes = {**size.then_settings, **arm.then, "name": second, "start_from": str(folder / first / "last.ckpt")}
+        made.append(Stage(second, load_recipe(path, settings={**base, **changes})))
+    return made

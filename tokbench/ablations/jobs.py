@@ -9,6 +9,7 @@ from the last checkpoints and evaluates what is missing.
     content/tokenizers/       a card for every trained model
     results/                  as `tokbench run` leaves it
     done/ARM-sSEED.json       what a job has behind it: its finished commands and their seconds
+    done/trainings/NAME.json  the seconds of a finished training, which another arm may have in common
     logs/ARM-sSEED.txt        what the job's process said
 """
 
@@ -138,11 +139,24 @@ def _read_record(run: Run, job: Job) -> dict[str, Any]:
 
 
 def _write_record(run: Run, job: Job, record: dict[str, Any]) -> None:
-    path = run.folder / "done" / f"{job.name}.json"
+    _write_json(run.folder / "done" / f"{job.name}.json", record)
+
+
+def _write_json(path: Path, record: dict[str, Any]) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     scratch = path.with_suffix(".tmp")
     scratch.write_text(json.dumps(record), encoding="utf-8")
     scratch.replace(path)
+
+
+def _finished(run: Run, training: str) -> Path:
+    """Where it is written that a training is done."""
+    return run.folder / "done" / "trainings" / f"{training}.json"
+
+
+def _training(line: list[str]) -> str | None:
+    """Name of the training that a command line does."""
+    return Path(line[line.index("--recipe") + 1]).stem if line[5] == "train" and "--recipe" in line else None
 
 
 def tasks_of(run: Run) -> list[str]:
@@ -225,18 +239,25 @@ def run_jobs(
         UserError: a job failed; names its log.
     """
     say = progress or (lambda _: None)
-    waiting = [job for job in jobs if job_done(run, job) is None]
+    waiting = [_Work(run, job, threads) for job in jobs if job_done(run, job) is None]
     if len(waiting) < len(jobs):
         say(f"{len(jobs) - len(waiting)} of {len(jobs)} trainings are there already")
-    active: list[_Active] = []
+    active: list[_Work] = []
     failed: list[Job] = []
     try:
         while waiting or active:
-            while waiting and len(active) < parallel:
-                active.append(_Active(run, waiting.pop(0), threads))
-                say(f"{active[-1].job.name}: started")
+            for one in list(waiting):
+                # A job whose training another one is at comes later, when that is done.
+                taken = {other.training for other in active} - {None}
+                if len(active) < parallel and one.training not in taken:
+                    waiting.remove(one)
+                    active.append(one)
+                    one.begin()
+                    say(f"{one.job.name}: started")
             time.sleep(_POLL)
             for one in list(active):
+                if one.must_wait(active):
+                    continue
                 state = one.advance()
                 if state is None:
                     continue
@@ -258,8 +279,8 @@ def run_jobs(
         )
 
 
-class _Active:
-    """A job under way: one command after the other."""
+class _Work:
+    """A job: one command after the other."""
 
     def __init__(self, run: Run, job: Job, threads: int) -> None:
         self.run, self.job = run, job
@@ -277,6 +298,22 @@ class _Active:
     def minutes(self) -> float:
         return (time.monotonic() - self.began) / 60
 
+    @property
+    def training(self) -> str | None:
+        """Name of the training that is under way or next; None where that is no training."""
+        finished: int = self.record["finished"]
+        return _training(self.lines[finished]) if finished < len(self.lines) else None
+
+    def begin(self) -> None:
+        """Start the clock."""
+        self.began = time.monotonic()
+
+    def must_wait(self, active: Sequence[_Work]) -> bool:
+        """Whether another job is at the training that comes next."""
+        if self.process is not None or self.training is None:
+            return False
+        return any(one.process is not None and one.training == self.training for one in active)
+
     def advance(self) -> bool | None:
         """True when the job is complete, False when it has failed, None while it goes on."""
         if self.process is not None:
@@ -285,12 +322,13 @@ class _Active:
                 return None
             if code != 0:
                 return False
-            kind = self.lines[self.record["finished"]][5]
-            seconds = self.record["seconds"]
-            seconds[kind] = seconds.get(kind, 0.0) + time.monotonic() - self.started
-            self.record["finished"] += 1
             self.process = None
-            _write_record(self.run, self.job, self.record)
+            spent = time.monotonic() - self.started
+            if self.training is not None:
+                _write_json(_finished(self.run, self.training), {"seconds": spent})
+            self._count(spent)
+        while self.training is not None and _finished(self.run, self.training).is_file():
+            self._count(json.loads(_finished(self.run, self.training).read_text(encoding="utf-8"))["seconds"])
         if self.record["finished"] >= len(self.lines):
             self.record |= {"complete": True, "tokenizer": write_card(self.run, self.job)}
             _write_record(self.run, self.job, self.record)
@@ -312,6 +350,13 @@ class _Active:
         except OSError as error:
             raise StoreError(f"the job cannot be started ({error.strerror})", where=str(self.log)) from error
         return None
+
+    def _count(self, seconds: float) -> None:
+        """Take the next command for finished."""
+        kind = self.lines[self.record["finished"]][5]
+        self.record["seconds"][kind] = self.record["seconds"].get(kind, 0.0) + seconds
+        self.record["finished"] += 1
+        _write_record(self.run, self.job, self.record)
 
     def stop(self) -> None:
         if self.process is not None and self.process.poll() is None:
