@@ -86,6 +86,8 @@ def parse_card(
             hint = f"Did you mean '{close[0]}'?" if close else f"Fields: {', '.join(known)}"
         given = any(f"{name}.".startswith(f"{one}.") for one in typed)
         where = f"--set {name}" if given else f"{path}:{line}: {name}"
+        if not field and typed:  # fields that contradict each other, from the file or typed
+            where = f"{path} with --set {', '.join(typed)}"
         raise CardError(message, where=where, hint=hint) from None
 
 

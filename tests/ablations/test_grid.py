@@ -80,6 +80,8 @@ def test_mistakes_name_file_and_line(tmp_path: Path) -> None:
         load_recipe(good, settings={"losses.weird": 1})
     with pytest.raises(CardError, match=r"^--set compile: Input should be 'auto', True or False"):
         load_recipe(good, settings={"compile": "maybe"})
+    with pytest.raises(CardError, match=r"mini.yaml with --set batches: schedule.warmup is shorter than a batch"):
+        load_recipe(good, settings={"batches": 3})
     assert load_recipe(good, settings={"compile": True}).compile is True
     path.write_text("name: bad\nsummary: x\nmodel:\n  base: 25hz\n  overrides: {downsample: 0}\n")
     with pytest.raises(CardError, match=r"bad.yaml:3: model: overrides.downsample: "):
