@@ -71,7 +71,7 @@ def test_an_unknown_name_lists_the_closest() -> None:
     with pytest.raises(UnknownName) as caught:
         find_card(TokenizerCard, "codec2-120")
     assert "codec2-1200" in str(caught.value)
-    assert "tokbench list tokenizers" in str(caught.value)
+    assert "are listed by `tokbench list tokenizers`" in str(caught.value)
 
 
 def test_the_file_must_be_called_as_the_card(extra: Path) -> None:

@@ -80,13 +80,15 @@ class UnknownName(UserError):
         kind: the noun, for instance "tokenizer".
         name: what was asked for.
         known: the names there are.
+        listed_by: the command that lists them; None for names that are few enough to be written out.
     """
 
-    def __init__(self, kind: str, name: str, known: Iterable[str]) -> None:
+    def __init__(self, kind: str, name: str, known: Iterable[str], *, listed_by: str | None = None) -> None:
         names = sorted(known)
         close = get_close_matches(name, names, n=4, cutoff=0.45)
-        nearest = f"Did you mean {', '.join(close)}?" if close else f"There are {len(names)}."
-        super().__init__(f"no {kind} is called '{name}'", hint=f"{nearest} `tokbench list {kind}s` shows all")
+        nearest = f"Did you mean {', '.join(close)}? " if close else ""
+        every = f"All {len(names)} are listed by `{listed_by}`" if listed_by else f"There are {', '.join(names)}"
+        super().__init__(f"no {kind} is called '{name}'", hint=nearest + every)
 
 
 class DependencyError(UserError):

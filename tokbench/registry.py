@@ -114,7 +114,7 @@ def find_card(kind: type[AnyCard], name: str) -> AnyCard:
                     card = load_card(path, kind, values=match.groupdict())
                     break
         else:
-            raise UnknownName(KINDS[kind], name, files)
+            raise UnknownName(KINDS[kind], name, files, listed_by=f"tokbench list {KINDS[kind]}s")
     if card.name != name:
         raise CardError(f"is '{card.name}', but the file is called '{name}'", where=f"{files.get(name, name)}: name")
     return card

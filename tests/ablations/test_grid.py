@@ -86,7 +86,7 @@ def test_mistakes_name_file_and_line(tmp_path: Path) -> None:
     path.write_text("name: bad\nsummary: x\nmodel:\n  base: 25hz\n  overrides: {downsample: 0}\n")
     with pytest.raises(CardError, match=r"bad.yaml:3: model: overrides.downsample: "):
         load_recipe(path)
-    with pytest.raises(UnknownName, match="Did you mean ssl_loss"):
+    with pytest.raises(UnknownName, match=r"Did you mean ssl_loss.*All 5 are listed by `tokbench reproduce list`"):
         find_grid("ssl_los")
 
 

@@ -136,7 +136,7 @@ def find_grid(name: str) -> Grid:
         return load_card(Path(name), Grid)
     known = grids()
     if name not in known:
-        raise UnknownName("ablation", name, known)
+        raise UnknownName("ablation", name, known, listed_by="tokbench reproduce list")
     return load_card(known[name], Grid)
 
 

@@ -85,7 +85,7 @@ def show(
     from tokbench.metrics.catalogue import metric, metrics
 
     if name.partition("[")[0] not in metrics():
-        raise UnknownName("card", name, [*known, *metrics()])
+        raise UnknownName("card", name, [*known, *metrics()], listed_by="tokbench list` and `tokbench list metrics")
     one = metric(name)
     better = {"higher": "higher is better", "lower": "lower is better", "none": "a description"}[one.direction]
     unit = f", {one.unit}" if one.unit else ""

@@ -94,7 +94,7 @@ def find_recipe(name: str) -> Path:
     folder = package_folder("reproduce") / "kanade"
     known = {p.stem: p for p in folder.glob("*.yaml") if not p.stem.startswith("_")}
     if name not in known:
-        raise UnknownName("recipe", name, known)
+        raise UnknownName("recipe", name, known, listed_by="tokbench reproduce list")
     return known[name]
 
 

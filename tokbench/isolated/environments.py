@@ -171,7 +171,7 @@ def named_environment(name: str) -> EnvironmentDecl:
     except UnknownName:
         card = None
     if card is None or card.environment is None:
-        raise UnknownName("environment", name, known)
+        raise UnknownName("environment", name, known, listed_by="tokbench env list")
     return card.environment
 
 

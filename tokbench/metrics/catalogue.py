@@ -37,7 +37,7 @@ def metric(name: str) -> Metric:
     base, judge = _split(name)
     known = metrics()
     if base not in known:
-        raise UnknownName("metric", base, known)
+        raise UnknownName("metric", base, known, listed_by="tokbench list metrics")
     return known[base].of(judge) if judge else known[base]
 
 
