@@ -104,7 +104,7 @@ def _card(name: str) -> DatasetCard | None:
     if name in cards:
         return find_card(DatasetCard, name)
     if name not in READERS:
-        raise UnknownName("dataset", name, {*cards, *READERS, EMBEDDED}, listed_by="tokbench list datasets")
+        raise UnknownName("dataset", name, {*cards, *READERS, EMBEDDED})
     return None
 
 
